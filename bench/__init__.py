@@ -1,0 +1,1 @@
+"""The benchmark: crossfade beside its peers, interleaved in one run, reported as ratios."""

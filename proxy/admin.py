@@ -1,0 +1,167 @@
+"""The admin socket: RESP commands of the operator, over a unix socket in the state directory (mode 0600).
+
+Owns the commands' names and options. Answers are JSON in a bulk string; an error says what to do. `redis-cli -s
+DIR/admin.sock STATUS` works.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import socket
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import trio
+
+from proxy.filling import Plan
+from proxy.flip import MAX_PAUSE_MS, Terms
+from proxy.jobs import Busy, Jobs
+from proxy.verifying import TOLERANCE_MS
+from resp.commands import CommandParser
+from resp.encode import bulk, error, simple
+
+if TYPE_CHECKING:
+    from proxy.server import Proxy
+
+log = logging.getLogger("crossfade")
+
+Options = dict[str, str]
+
+
+class BadOption(Exception):
+    """The command's options are wrong; `text` says how."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+def parse_options(args: list[str], known: dict[str, bool]) -> Options:
+    """`NAME` and `NAME value` pairs; `known` says which names take a value. Errors: BadOption."""
+    found: Options = {}
+    index = 0
+    while index < len(args):
+        name = args[index].upper()
+        if name not in known:
+            raise BadOption(f"unknown option {args[index]}: there are {', '.join(known) or 'none'}")
+        if not known[name]:
+            found[name] = "1"
+        elif index + 1 < len(args):
+            index += 1
+            found[name] = args[index]
+        else:
+            raise BadOption(f"{name} wants a value")
+        index += 1
+    return found
+
+
+def number(options: Options, name: str, default: float) -> float:
+    """A number that is not negative. Errors: BadOption."""
+    try:
+        value = float(options.get(name, default))
+    except ValueError:
+        raise BadOption(f"{name} wants a number") from None
+    if value < 0:
+        raise BadOption(f"{name} must not be negative")
+    return value
+
+
+class Admin:
+    """Answers the operator."""
+
+    def __init__(self, proxy: Proxy, jobs: Jobs, stop: Callable[[], None]) -> None:
+        self._proxy = proxy
+        self._jobs = jobs
+        self._stop = stop
+        self._commands: dict[str, Callable[[list[str]], Awaitable[bytes]]] = {
+            "PING": self._ping,
+            "STATUS": self._status,
+            "BACKFILL": self._backfill,
+            "VERIFY": self._verify,
+            "FINDINGS": self._findings,
+            "FLIP": self._flip,
+            "STOP": self._stop_proxy,
+        }
+
+    async def serve(self, path: Path) -> None:
+        """Listen until cancelled."""
+        with suppress(FileNotFoundError):
+            path.unlink()
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        old = os.umask(0o177)
+        try:
+            await sock.bind(os.fspath(path))
+        finally:
+            os.umask(old)
+        sock.listen()
+        try:
+            await trio.serve_listeners(self._client, [trio.SocketListener(sock)])
+        finally:
+            with suppress(FileNotFoundError):
+                path.unlink()
+
+    async def _client(self, stream: trio.SocketStream) -> None:
+        parser = CommandParser()
+        with suppress(trio.BrokenResourceError):
+            async for data in stream:
+                for command in parser.feed(bytes(data)):
+                    await stream.send_all(await self.answer(command))
+                if parser.error is not None:
+                    await stream.send_all(error("ERR " + parser.error.text))
+                    return
+
+    async def answer(self, command: list[bytes]) -> bytes:
+        """The reply frame to one command."""
+        name, *args = (part.decode(errors="replace") for part in command)
+        handler = self._commands.get(name.upper())
+        if handler is None:
+            return error(f"ERR unknown admin command: there are {', '.join(self._commands)}")
+        try:
+            return await handler(args)
+        except (BadOption, Busy) as problem:
+            return error("ERR " + problem.text)
+
+    async def _ping(self, args: list[str]) -> bytes:
+        return simple(b"PONG")
+
+    async def _status(self, args: list[str]) -> bytes:
+        return _json(self._jobs.status())
+
+    async def _backfill(self, args: list[str]) -> bytes:
+        options = parse_options(args, {"RATE": True, "MATCH": True})
+        match = options["MATCH"].encode() if "MATCH" in options else None
+        self._jobs.start_backfill(Plan(match=match, rate=number(options, "RATE", 0)))
+        return _json(self._jobs.filling.progress.to_json())
+
+    async def _verify(self, args: list[str]) -> bytes:
+        options = parse_options(args, {"REPAIR": False, "TOLERANCE": True})
+        tolerance = int(number(options, "TOLERANCE", TOLERANCE_MS))
+        self._jobs.start_verify(repair="REPAIR" in options, tolerance_ms=tolerance)
+        return _json(self._jobs.verifying.report.to_json())
+
+    async def _findings(self, args: list[str]) -> bytes:
+        return _json(self._jobs.verifying.report.findings)
+
+    async def _flip(self, args: list[str]) -> bytes:
+        options = parse_options(args, {"DRY-RUN": False, "FORCE": False, "SKIP-VERIFY": False, "MAX-PAUSE": True})
+        terms = Terms(
+            dry_run="DRY-RUN" in options,
+            force="FORCE" in options,
+            skip_verify="SKIP-VERIFY" in options,
+            max_pause_ms=number(options, "MAX-PAUSE", MAX_PAUSE_MS),
+        )
+        outcome = await self._jobs.flip(terms)
+        log.info("flip: %s", outcome)
+        return _json(outcome.to_json())
+
+    async def _stop_proxy(self, args: list[str]) -> bytes:
+        self._stop()
+        return simple(b"OK")
+
+
+def _json(value: object) -> bytes:
+    return bulk(json.dumps(value).encode())

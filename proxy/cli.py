@@ -1,0 +1,273 @@
+"""The proxy's commands of the CLI: proxy, status, backfill, verify, flip, stop.
+
+Owns options, what is printed, and exit codes: 0 done and equal, 1 differences or failed keys, 2 usage, 3 cannot
+connect, 4 refused by a gate. The work is done by the running proxy; these commands talk to its admin socket.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import trio
+from rich.console import Console
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from setproctitle import setproctitle
+
+from backfill.client import Client, ReplyError
+from backfill.errors import BackfillError
+from backfill.url import Url, UrlError, parse_url
+from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
+from proxy.server import Proxy, Settings
+from proxy.show import flip_lines, status_table, verify_lines
+from proxy.state import ADMIN_SOCKET
+
+POLL_SECONDS = 0.2
+
+out = Console(highlight=False)
+
+
+class UrlType(click.ParamType[Url]):
+    """A server URL."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
+        if isinstance(value, Url):
+            return value
+        try:
+            return parse_url(value)
+        except UrlError as problem:
+            self.fail(problem.text, param, ctx)
+
+
+class AddressType(click.ParamType[tuple[str, int]]):
+    """HOST:PORT, [V6]:PORT or PORT."""
+
+    name = "HOST:PORT"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, int]:
+        if isinstance(value, tuple):
+            return value
+        host, _, port = str(value).rpartition(":")
+        if not port.isdigit() or int(port) > 65535:
+            self.fail(f"{value!r} is not HOST:PORT", param, ctx)
+        return host.strip("[]") or "127.0.0.1", int(port)
+
+
+state_dir_option = click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("crossfade-state"),
+    envvar="CROSSFADE_STATE_DIR",
+    show_default=True,
+    help="Where the running proxy keeps its state and its admin socket.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def fail(text: str, code: int) -> None:
+    """One line, and the end."""
+    click.echo(f"crossfade: {text}", err=True)
+    sys.exit(code)
+
+
+# -- the proxy itself --------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@click.option("--source", type=UrlType(), required=True, envvar="CROSSFADE_SOURCE", help="The server to leave.")
+@click.option("--target", type=UrlType(), required=True, envvar="CROSSFADE_TARGET", help="The server to move to.")
+@click.option("--listen", type=AddressType(), default="127.0.0.1:7379", show_default=True, help="For the applications.")
+@click.option("--http", type=AddressType(), help="Prometheus metrics on this address.")
+@click.option("--no-auth", is_flag=True, help="Let clients in without the source's password.")
+@click.option("--allow-non-empty", is_flag=True, help="Take a target that has keys; those not on the source go.")
+@state_dir_option
+def proxy(
+    source: Url,
+    target: Url,
+    listen: tuple[str, int],
+    http: tuple[str, int] | None,
+    no_auth: bool,
+    allow_non_empty: bool,
+    state_dir: Path,
+) -> None:
+    """Stand between the applications and SOURCE, and mirror every write to TARGET.
+
+    URLs may come from the environment (CROSSFADE_SOURCE, CROSSFADE_TARGET), which keeps passwords off the command line.
+    """
+    if source.db != target.db:
+        fail(
+            "source and target URL must name the same db: every db is mirrored to the db of the same number", EXIT_USAGE
+        )
+    setproctitle(f"crossfade proxy --source {source} --target {target} --listen {listen[0]}:{listen[1]}")
+    settings = Settings(source, target, listen[0], listen[1], no_auth, allow_non_empty)
+
+    def say(running: Proxy) -> None:
+        click.echo(
+            f"crossfade: listening on {listen[0]}:{running.port}, {running.roles.serving.value} serves, "
+            f"phase {running.phase.value}, state in {state_dir}",
+            err=True,
+        )
+
+    try:
+        run_proxy(settings, state_dir, http, say)
+    except Failed as problem:
+        fail(problem.text, problem.code)
+
+
+# -- talking to it -----------------------------------------------------------------------------------------------------
+
+
+async def _ask(state_dir: Path, *args: str) -> Any:
+    path = os.fspath(state_dir.resolve() / ADMIN_SOCKET)
+    if not os.path.exists(path):
+        raise Failed(
+            f"no proxy is running on the state directory {state_dir}: start one, or say --state-dir", EXIT_CONNECT
+        )
+    try:
+        async with Client.open(Url(path=path)) as client:
+            reply = await client.call(*(arg.encode() for arg in args))
+    except BackfillError as problem:
+        raise Failed(f"the proxy does not answer: {problem.text}", EXIT_CONNECT) from None
+    if isinstance(reply, ReplyError):
+        raise Failed(str(reply).removeprefix("ERR "), EXIT_USAGE)
+    return json.loads(reply) if reply[:1] in b"{[" else reply.decode()
+
+
+def ask(state_dir: Path, *args: str) -> Any:
+    """One admin command. Ends the process when there is no proxy."""
+    try:
+        return trio.run(_ask, state_dir, *args)
+    except Failed as problem:
+        fail(problem.text, problem.code)
+
+
+def follow(
+    state_dir: Path, key: str, title: str, numbers: Callable[[dict[str, Any]], tuple[int, int]], quiet: bool
+) -> Any:
+    """Show the progress of a job until it ends; its last status."""
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
+        task = progress.add_task(title, total=None, rate="")
+        while True:
+            status = ask(state_dir, "STATUS")[key]
+            done, total = numbers(status)
+            rate = f"{done / status['seconds']:,.0f} keys/s" if status["seconds"] else ""
+            progress.update(task, completed=done, total=max(total, done) or None, rate=rate)
+            if status["state"] != "running":
+                return status
+            time.sleep(POLL_SECONDS)
+
+
+@click.command()
+@state_dir_option
+@json_option
+@click.option("--watch", is_flag=True, help="Go on showing it.")
+def status(state_dir: Path, as_json: bool, watch: bool) -> None:
+    """What the running proxy is doing, and what is wrong."""
+    document = ask(state_dir, "STATUS")
+    if as_json:
+        click.echo(json.dumps(document, indent=1))
+        return
+    if not watch:
+        out.print(status_table(document))
+        return
+    with Live(status_table(document), console=out, refresh_per_second=2) as live:
+        while True:
+            time.sleep(0.5)
+            live.update(status_table(ask(state_dir, "STATUS")))
+
+
+@click.command()
+@state_dir_option
+@json_option
+@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most; 0: as fast as it goes.")
+@click.option("--match", help="Only keys that match this pattern; the phase stays `filling`.")
+def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None) -> None:
+    """Copy every key of the serving side, exactly, under live traffic."""
+    ask(state_dir, "BACKFILL", "RATE", str(rate), *(["MATCH", match] if match else []))
+    end = follow(state_dir, "backfill", "backfill", lambda now: (now["copied"], now["total"]), as_json)
+    if as_json:
+        click.echo(json.dumps(end))
+    else:
+        out.print(
+            f"{end['copied']:,} keys copied, {end['failed']:,} failed, {end['extra']:,} extra keys removed, "
+            f"{end['seconds']:.1f} s"
+        )
+        for line in end["failures"]:
+            out.print(f"  {line}")
+        if end["problem"]:
+            out.print(f"not complete: {end['problem']}")
+    sys.exit(0 if end["state"] == "done" else EXIT_DIFFERENT)
+
+
+@click.command()
+@state_dir_option
+@json_option
+@click.option("--repair", is_flag=True, help="Copy what differs, and look again.")
+@click.option("--tolerance", type=click.IntRange(min=0), default=1000, show_default=True, help="Between TTLs, in ms.")
+def verify(state_dir: Path, as_json: bool, repair: bool, tolerance: int) -> None:
+    """Compare both sides key by key, exactly, under live traffic."""
+    ask(state_dir, "VERIFY", "TOLERANCE", str(tolerance), *(["REPAIR"] if repair else []))
+    end = follow(state_dir, "verify", "verify", lambda now: (now["checked"], now["total"] // 2), as_json)
+    findings = ask(state_dir, "FINDINGS")
+    if as_json:
+        click.echo(json.dumps({**end, "findings": findings}))
+    else:
+        for line in verify_lines(end, findings):
+            out.print(line, markup=False)
+    different = sum(end[name] for name in ("missing", "extra", "type", "ttl", "value", "unreadable"))
+    sys.exit(0 if end["state"] == "done" and not different else EXIT_DIFFERENT)
+
+
+@click.command()
+@state_dir_option
+@json_option
+@click.option("--dry-run", is_flag=True, help="Only the gate and the drain; nothing changes.")
+@click.option("--force", is_flag=True, help="Although the gate says no.")
+@click.option("--skip-verify", is_flag=True, help="Without a clean verify pass.")
+@click.option("--max-pause", type=click.FloatRange(min=1), default=1000.0, show_default=True, help="In ms.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def flip(
+    state_dir: Path, as_json: bool, dry_run: bool, force: bool, skip_verify: bool, max_pause: float, yes: bool
+) -> None:
+    """Let the other side serve. The same command flips back."""
+    if force and not yes and not dry_run:
+        click.confirm(
+            "--force flips although the gate says no: keys that are dirty or were never copied are lost "
+            "on the new side (their values there are old or missing). Go on?",
+            abort=True,
+            err=True,
+        )
+    flags = [("DRY-RUN", dry_run), ("FORCE", force), ("SKIP-VERIFY", skip_verify)]
+    outcome = ask(state_dir, "FLIP", "MAX-PAUSE", str(max_pause), *(name for name, wanted in flags if wanted))
+    if as_json:
+        click.echo(json.dumps(outcome))
+    else:
+        for line in flip_lines(outcome, dry_run):
+            out.print(line, markup=False)
+    sys.exit(0 if outcome["flipped"] or (dry_run and not outcome["reasons"]) else EXIT_REFUSED)
+
+
+@click.command()
+@state_dir_option
+def stop(state_dir: Path) -> None:
+    """Stop the running proxy, once everything has settled."""
+    ask(state_dir, "STOP")
+
+
+COMMANDS = [proxy, status, backfill, verify, flip, stop]

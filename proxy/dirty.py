@@ -1,0 +1,282 @@
+"""Which keys must be state-copied to the mirror side, and how far each copy is.
+
+Owns one small state machine per (db, key). Knows neither connections nor clocks: the caller sends the reads and the
+copies and reports what became of them. The theory:
+
+* A state copy is a read in the lane, so it shows the key at one known point of the order; whatever damaged the
+  mirror's copy *before* that point is cured by it. Damage that comes later needs another read.
+* `READING`: the read is in the lane. Damage found by a lane reply or a mirror reply meanwhile lies before the read's
+  own reply, so it is covered. Damage by a command on *another* connection has no place in that order: read again.
+* `QUEUED`: the copy stands at position `seq` of the mirror queue. A bad reply of an effect before `seq` is covered.
+* A key leaves only when the mirror acknowledged a copy that covers everything known (invariant 4).
+
+A key may be *held* while a pinned connection has a write to it in flight: it is not read before the reply is in
+(invariant 5). "Lag" marks (a script ran, the backfill found the key) are the same machine, but not counted as dirt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator
+from enum import Enum
+
+Place = tuple[int, bytes]  # (db, key)
+
+
+class Step(Enum):
+    """How far the copy of one key is."""
+
+    WAITING = "waiting"  # must be read; in `_ready` unless held or backing off
+    READING = "reading"  # the read is in the lane
+    QUEUED = "queued"  # the copy is in the mirror queue
+
+
+class Event(Enum):
+    """What can happen to a marked key."""
+
+    DAMAGED = "damaged"  # something not covered by the copy under way
+    READ_SENT = "read sent"
+    COPY_QUEUED = "copy queued"
+    SETTLED = "settled"
+    FAILED = "failed"
+
+
+TRANSITIONS: dict[Step, dict[Event, Step]] = {
+    Step.WAITING: {Event.READ_SENT: Step.READING, Event.DAMAGED: Step.WAITING},
+    Step.READING: {Event.COPY_QUEUED: Step.QUEUED, Event.FAILED: Step.WAITING, Event.DAMAGED: Step.READING},
+    Step.QUEUED: {Event.SETTLED: Step.WAITING, Event.FAILED: Step.WAITING, Event.DAMAGED: Step.QUEUED},
+}
+"""Where each event leads. SETTLED leads to WAITING only for a key that was damaged meanwhile; else it is dropped."""
+
+
+class Mark:
+    """One key that must be copied."""
+
+    __slots__ = ("again", "failures", "held", "lag", "reason", "seq", "step")
+
+    def __init__(self, reason: str, *, lag: bool) -> None:
+        self.reason = reason
+        self.lag = lag
+        self.step = Step.WAITING
+        self.again = False  # damaged behind the copy that is under way
+        self.held = 0  # writes in flight on pinned connections
+        self.seq = 0  # where the queued copy stands in the mirror queue
+        self.failures = 0  # copies that failed in a row
+
+    def __repr__(self) -> str:
+        return f"<Mark {self.step.value} {self.reason!r} again={self.again} held={self.held}>"
+
+    def advance(self, event: Event) -> None:
+        """Take one step; KeyError means that the caller broke the protocol."""
+        self.step = TRANSITIONS[self.step][event]
+
+
+class DirtyKeys:
+    """Every key whose mirror copy is not known to be equal, with its place in the repair."""
+
+    def __init__(self) -> None:
+        self._marks: dict[Place, Mark] = {}
+        self._ready: deque[Place] = deque()
+        self._retry: deque[Place] = deque()
+        self._lag = 0
+        self.under_way = 0  # keys READING or QUEUED
+
+    def __repr__(self) -> str:
+        return f"<DirtyKeys dirty={self.dirty} lag={self._lag} ready={len(self._ready)} under_way={self.under_way}>"
+
+    def __len__(self) -> int:
+        return len(self._marks)
+
+    def __contains__(self, place: Place) -> bool:
+        return place in self._marks
+
+    @property
+    def dirty(self) -> int:
+        """Keys that may differ because something went wrong (without mere lag)."""
+        return len(self._marks) - self._lag
+
+    @property
+    def waiting(self) -> int:
+        """Keys whose read could be sent now."""
+        return len(self._ready)
+
+    def reasons(self, limit: int = 10) -> dict[str, int]:
+        """The most frequent reasons, with their number of keys (looks at 1,000 keys at most)."""
+        counts: dict[str, int] = {}
+        for mark, _ in zip(self._marks.values(), range(1000), strict=False):
+            counts[mark.reason] = counts.get(mark.reason, 0) + 1
+        return dict(sorted(counts.items(), key=lambda item: -item[1])[:limit])
+
+    def failing(self, limit: int = 10) -> Iterator[tuple[Place, Mark]]:
+        """Keys whose last copy failed."""
+        for place in list(self._retry)[:limit]:
+            if place in self._marks:
+                yield place, self._marks[place]
+
+    # -- damage --------------------------------------------------------------------------------------------------
+
+    def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None:
+        """The mirror's copy of `place` may be wrong because of something known in lane order.
+
+        `seq` is the mirror queue position of the effect that went wrong; None when the effect was never queued
+        (a lane reply just arrived), which any read still under way covers but no copy already queued.
+        """
+        mark = self._marks.get(place)
+        if mark is None:
+            self._add(place, Mark(reason, lag=lag))
+        else:
+            self._worsen(mark, reason, lag)
+            if mark.step is Step.QUEUED and (seq is None or seq > mark.seq):
+                mark.again = True
+
+    def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None:
+        """Something without a place in the lane's order (another connection's command, a scan): whatever is under way
+        may not cover it."""
+        mark = self._marks.get(place)
+        if mark is None:
+            self._add(place, Mark(reason, lag=lag))
+        else:
+            self._worsen(mark, reason, lag)
+            if mark.step is not Step.WAITING:
+                mark.again = True
+
+    def hold(self, place: Place, reason: str) -> None:
+        """A write to the key is in flight on a pinned connection: dirty, but not to be read yet."""
+        mark = self._marks.get(place)
+        if mark is None:
+            mark = self._marks[place] = Mark(reason, lag=False)
+        else:
+            self._worsen(mark, reason, False)
+            if mark.step is not Step.WAITING:
+                mark.again = True
+        mark.held += 1
+
+    def release(self, place: Place) -> None:
+        """The reply of a held write is in."""
+        mark = self._marks.get(place)
+        if mark is None or not mark.held:  # forgotten or relabelled meanwhile
+            self.mark_unordered(place, "written on a connection of its own")
+            return
+        mark.held -= 1
+        if mark.step is Step.WAITING:
+            if not mark.held:
+                self._ready.append(place)
+        else:
+            mark.again = True
+
+    def _add(self, place: Place, mark: Mark) -> None:
+        self._marks[place] = mark
+        self._lag += mark.lag
+        self._ready.append(place)
+
+    def _worsen(self, mark: Mark, reason: str, lag: bool) -> None:
+        if mark.lag and not lag:
+            mark.lag = False
+            mark.reason = reason
+            self._lag -= 1
+
+    # -- repair --------------------------------------------------------------------------------------------------
+
+    def take(self) -> Place | None:
+        """The next key to read, now READING; None when there is none."""
+        while self._ready:
+            place = self._ready.popleft()
+            mark = self._marks.get(place)
+            if mark is None or mark.step is not Step.WAITING or mark.held:
+                continue
+            mark.advance(Event.READ_SENT)
+            mark.again = False
+            self.under_way += 1
+            return place
+        return None
+
+    def reading(self, place: Place) -> bool:
+        """Whether the key still waits for a read (it may have been forgotten or relabelled meanwhile)."""
+        mark = self._marks.get(place)
+        return mark is not None and mark.step is Step.READING
+
+    def queued(self, place: Place, seq: int) -> None:
+        """The copy of a READING key was appended to the mirror queue at position `seq`."""
+        mark = self._marks[place]
+        mark.advance(Event.COPY_QUEUED)
+        mark.seq = seq
+
+    def settled(self, place: Place, seq: int) -> bool:
+        """The mirror acknowledged the copy at `seq`; True when the key is clean now."""
+        mark = self._marks.get(place)
+        if mark is None or mark.step is not Step.QUEUED or mark.seq != seq:
+            return False
+        self.under_way -= 1
+        if mark.again or mark.held:
+            mark.advance(Event.SETTLED)
+            mark.failures = 0
+            if not mark.held:
+                self._ready.append(place)
+            return False
+        del self._marks[place]
+        self._lag -= mark.lag
+        return True
+
+    def failed(self, place: Place, reason: str, *, now: bool = False) -> None:
+        """The read or the copy failed: to be retried by `retry()`, or at once with `now`."""
+        mark = self._marks.get(place)
+        if mark is None or mark.step is Step.WAITING:
+            return
+        mark.advance(Event.FAILED)
+        self.under_way -= 1
+        self._worsen(mark, reason, False)
+        mark.reason = reason
+        if now:
+            if not mark.held:
+                self._ready.append(place)
+        else:
+            mark.failures += 1
+            self._retry.append(place)
+
+    def retry(self) -> int:
+        """Let the keys whose copy failed have another try; how many there are."""
+        count = len(self._retry)
+        self._ready.extend(self._retry)
+        self._retry.clear()
+        return count
+
+    def queued_places(self) -> list[Place]:
+        """Keys whose copy is in the mirror queue."""
+        return [place for place, mark in self._marks.items() if mark.step is Step.QUEUED]
+
+    def again_all(self, places: Iterable[Place]) -> None:
+        """The link on which these keys' reads or copies were under way is gone."""
+        for place in places:
+            self.failed(place, "connection lost", now=True)
+
+    # -- whole dbs -----------------------------------------------------------------------------------------------
+
+    def relabel(self, a: int, b: int) -> None:
+        """SWAPDB a b at this point of the order: what was dirty in one db is dirty in the other.
+
+        Keys under way are re-read: their read may stand on either side of the swap.
+        """
+        swap = {a: b, b: a}
+        old, self._marks = self._marks, {}
+        self._ready.clear()
+        self._retry.clear()
+        self._lag = 0
+        for (db, key), mark in old.items():
+            place = (swap.get(db, db), key)
+            if db in swap:
+                mark.held = 0  # `release` marks the key again
+            if db in swap and mark.step is not Step.WAITING:
+                self.under_way -= 1
+                mark.step = Step.WAITING
+            self._marks[place] = mark
+            self._lag += mark.lag
+            if mark.step is Step.WAITING and not mark.held:
+                self._ready.append(place)
+
+    def forget(self) -> None:
+        """Drop everything: a full backfill will copy every key anyway."""
+        self._marks.clear()
+        self._ready.clear()
+        self._retry.clear()
+        self._lag = 0
+        self.under_way = 0

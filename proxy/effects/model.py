@@ -1,0 +1,79 @@
+"""The words of this package: what a rule is told (Context), what it answers (Effect), and where it is listed (Rule).
+
+Owns: these values, nothing else. Refuses to know: any command, how an effect is sent, what becomes of a dirty key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+
+Command = tuple[bytes, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What surrounds one reply. Names are upper case, subcommands as b"XGROUP CREATE"; an empty set of names means
+    that the server was not asked (then every command is tried, and an error makes the key dirty)."""
+
+    db: int
+    resp: int  # 2 or 3: the RESP version in which the reply is encoded
+    now_ms: int  # the mirror's own clock at the moment of the reply
+    source: frozenset[bytes] = frozenset()  # commands of the serving side
+    mirror: frozenset[bytes] = frozenset()  # commands of the mirror side
+    serving_version: tuple[str, int, int] = ("redis", 6, 2)
+    mirror_version: tuple[str, int, int] = ("redis", 6, 2)
+    clock_shift_ms: int = 0  # mirror clock minus serving clock: absolute deadlines move by it
+
+    def knows(self, name: bytes) -> bool:
+        """Whether the mirror side may be sent this (upper-case) command."""
+        return not self.mirror or name in self.mirror
+
+
+@dataclass(frozen=True, slots=True)
+class Effect:
+    """What a write did, in terms of the mirror side. `commands` and `copies` never name the same key.
+
+    `expected` has one frame per command, in whichever RESP version (compare with `same_reply`). None means that any
+    answer but an error shows the command to have worked, as for DEL: the key is gone, whether it was there or not.
+    """
+
+    commands: tuple[Command, ...] = ()  # deterministic, in order; more than one belongs in MULTI/EXEC
+    expected: tuple[bytes | None, ...] = ()
+    keys: tuple[bytes, ...] = ()  # written by `commands`; dirty when a reply is not as expected
+    guard: tuple[bytes, ...] = ()  # keys whose prior state the commands build on: the expiry guard asks their PTTL
+    was_absent: bool = False  # the reply proves that the guarded key did not exist before
+    copies: tuple[tuple[int, bytes], ...] = ()  # (db, key) to be state-copied
+    barrier: Command | None = None  # FLUSHALL, FLUSHDB, SWAPDB: the command
+    unmirrored: str = ""  # not empty: why nothing can be done
+    relative: bool = False  # a deadline was counted from `now_ms`: no more exact than the command's time in flight
+
+
+NOTHING = Effect()  # the write changed nothing
+
+
+class Kind(IntEnum):
+    """How much thought a reply needs."""
+
+    AS_SENT = 0  # every reply but an error: the same command, the same reply expected
+    AS_SENT_GUARDED = 1  # the same, and it builds on what its key, args[1], held before
+    COMPUTED = 2  # `Rule.compute` decides
+
+
+Compute = Callable[[list[bytes], bytes, Context], Effect]
+Rewrite = Callable[[list[bytes]], list[bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """How the effect of one command is known.
+
+    `compute` is right for every kind; the first two kinds merely allow to do without it. It may raise ValueError or
+    IndexError for arguments it cannot read (a newer server's options): `proxy.effects.compute` turns that into a copy.
+    """
+
+    kind: Kind
+    compute: Compute
+    rewrite: Rewrite | None = None  # applied before the command is forwarded; `compute` sees the result
+    as_sent_argc: int = 0  # with exactly so many arguments, name included, the kind is AS_SENT

@@ -1,0 +1,162 @@
+"""The flip: swap serving and mirror side, atomically for every client.
+
+Owns the gate (why it must not happen now) and the sequence. Takes the shortest way from "no command is taken any more"
+to "commands are taken by the other side"; on anything unexpected in between everything goes on as before.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from backfill.client import ConnectionLost, ReplyError
+from backfill.errors import BackfillError
+from proxy.hub import FLIP
+from proxy.roles import Name
+
+if TYPE_CHECKING:
+    from proxy.jobs import Jobs
+    from proxy.server import Proxy
+
+MAX_PAUSE_MS = 1000  # default of --max-pause
+DIRTY_LIMIT = 1000  # more dirty keys than this are not repaired within a pause
+LAG_LIMIT_MS = 500
+QUIET_SECONDS = 3.0  # how long the last dirty keys may take before the pause begins
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What became of a flip. `reasons`: why it did not happen."""
+
+    flipped: bool = False
+    serving: str = ""
+    epoch: int = 0
+    pause_ms: float = 0.0
+    drain_ms: float = 0.0
+    reasons: list[str] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How the operator wants it."""
+
+    dry_run: bool = False
+    force: bool = False
+    skip_verify: bool = False
+    max_pause_ms: float = MAX_PAUSE_MS
+
+
+async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
+    """Every reason against a flip now, with what to do about it."""
+    reasons = []
+    hub, mirror = proxy.hub, proxy.mirror
+    if hub.mirror.link is None:
+        reasons.append(f"the {mirror.name.value} is not connected: {mirror.problem or 'connecting'}")
+    if not proxy.state.durable.backfilled:
+        reasons.append("the backfill is not complete: run `crossfade backfill`")
+    if jobs.filling.running:
+        reasons.append("a backfill is running: wait for its end")
+    if hub.recorder.unmirrored:
+        names = ", ".join(f"{name} ({count})" for name, count in hub.recorder.unmirrored.most_common(5))
+        reasons.append(f"commands that could not be mirrored: {names}; run `crossfade backfill`, then verify")
+    if hub.repair.keys.dirty > DIRTY_LIMIT:
+        reasons.append(f"{hub.repair.keys.dirty:,} keys are dirty: wait until they are repaired")
+    for (db, key), mark in hub.repair.keys.failing(3):
+        reasons.append(f"db {db} {key!r} cannot be copied: {mark.reason}")
+    if hub.mirror.lag() * 1000 > LAG_LIMIT_MS:
+        reasons.append(f"the {mirror.name.value} lags by {hub.mirror.lag() * 1000:.0f} ms: wait until it has caught up")
+    if not terms.skip_verify and jobs.verifying.clean_epoch != proxy.roles.epoch:
+        reasons.append(
+            "no clean verify pass since the sides became equal: run `crossfade verify`, or say --skip-verify"
+        )
+    reasons += await _unknown_scripts(proxy)
+    return reasons
+
+
+async def _unknown_scripts(proxy: Proxy) -> list[str]:
+    """EVALSHA must go on working after the flip."""
+    used = proxy.hub.recorder.scripts.used()
+    if not used:
+        return []
+    try:
+        known = await proxy.mirror.control.call(b"SCRIPT", b"EXISTS", *used)
+    except ConnectionLost as problem:
+        return [problem.text]
+    if isinstance(known, ReplyError):
+        return [f"cannot ask the {proxy.mirror.name.value} for its scripts: {known}"]
+    unknown = [digest.decode() for digest, there in zip(used, known, strict=True) if not there]
+    if not unknown:
+        return []
+    return [
+        f"{len(unknown)} scripts in use are not known to the {proxy.mirror.name.value} ({', '.join(unknown[:3])}): "
+        "SCRIPT LOAD them through the proxy"
+    ]
+
+
+async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
+    """Flip, or say why not."""
+    outcome = Outcome(serving=proxy.roles.serving.value, epoch=proxy.roles.epoch)
+    outcome.reasons = await gate(proxy, jobs, terms)
+    if outcome.reasons and not terms.force:
+        return outcome
+    hub = proxy.hub
+    if hub.mirror.link is None or hub.lane.link is None:
+        outcome.reasons.append("both sides must be connected")
+        return outcome
+    with trio.move_on_after(QUIET_SECONDS):  # as much as possible before anybody waits
+        await hub.until(lambda: hub.repair.keys.dirty == 0)
+    began = time.monotonic()
+    hub.pause(FLIP)
+    try:
+        if await _drain(proxy, terms.max_pause_ms / 1000):
+            outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
+            if not terms.dry_run:
+                await _cross(proxy)
+                outcome.flipped = True
+                outcome.reasons = []
+        else:
+            outcome.reasons.append(
+                f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy)}): nothing has changed; try again, "
+                "or allow a longer --max-pause"
+            )
+    except (BackfillError, OSError) as problem:
+        outcome.reasons.append(f"given up, nothing has changed: {problem}")
+    finally:
+        hub.resume(FLIP)
+        outcome.pause_ms = round((time.monotonic() - began) * 1000, 3)
+    outcome.serving, outcome.epoch = proxy.roles.serving.value, proxy.roles.epoch
+    if outcome.flipped:
+        proxy.flips.append({"at": time.time(), **outcome.to_json()})
+        del proxy.flips[:-20]
+    return outcome
+
+
+async def _drain(proxy: Proxy, seconds: float) -> bool:
+    """Everything answered, everything repaired, everything acknowledged, within the time; checked at one instant."""
+    hub = proxy.hub
+    hub.flush()
+    with trio.move_on_after(seconds):
+        await hub.until(lambda: hub.drained and hub.settled)
+    return hub.drained and hub.settled and hub.lane.link is not None and hub.mirror.link is not None
+
+
+def _left(proxy: Proxy) -> str:
+    hub = proxy.hub
+    return (
+        f"{hub.lane.pending} replies awaited from the {proxy.serving.name.value}, {hub.repair.keys.dirty} keys dirty, "
+        f"{hub.mirror.queued} replies awaited from the {proxy.mirror.name.value}"
+    )
+
+
+async def _cross(proxy: Proxy) -> None:
+    """Nothing is in flight and nothing is dirty: make it durable, swap, bring the pinned sessions along."""
+    serving: Name = proxy.roles.mirror
+    proxy.state.save(serving=serving, epoch=proxy.roles.epoch + 1)
+    proxy.swap_roles()
+    await proxy.hub.pins.move()

@@ -1,0 +1,172 @@
+"""The fast floor's centre: who is connected, what is sent when, and whether commands are taken at all.
+
+Owns the sessions and the order of one flush: reads for dirty keys, then the lane, then the mirror queue, then every
+client that has something to get, each with one send. Decides nothing about commands. Everything here runs in one trio
+task at a time and never blocks; the slow floor calls in and flushes when it is done.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import trio
+
+from proxy.lane import Lane, LaneLoss
+from proxy.mirror import Mirror
+from proxy.recorder import Recorder
+from proxy.repair import Repair
+from proxy.roles import Roles
+
+if TYPE_CHECKING:
+    from proxy.floor import Floor
+    from proxy.pinned import Pins
+    from proxy.router import Router
+    from proxy.session import Session
+    from proxy.waiters import Waiters
+
+
+DOWN = "the serving side is not connected"
+FLIP = "a flip is under way"
+
+
+class Hub:
+    """Sessions, lane, mirror queue and repair of one running proxy."""
+
+    floor: Floor
+    router: Router
+    waiters: Waiters
+    pins: Pins
+
+    def __init__(self, roles: Roles, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self.roles = roles
+        self.clock = clock
+        self.sessions: dict[int, Session] = {}
+        self.touched: list[Session] = []  # with output or a change of mode to be looked at in the next flush
+        self._pauses: set[str] = {DOWN}  # why no command is taken; nobody serves yet
+        self.paused = True
+        self.refusal = ""  # why commands are answered with an error instead of waiting
+        self.on_filling: Callable[[str], None] = lambda reason: None
+        self.on_lane_lost: Callable[[LaneLoss], None] = lambda loss: None
+        self.on_mirror_lost: Callable[[str], None] = lambda reason: None
+        self.mirror = Mirror(roles, clock)
+        self.mirror.mark = self._mark
+        self.mirror.whole_db = self.fall_back
+        self.lane = Lane(self._lane_lost)
+        self.repair = Repair(roles, self.lane, self.mirror, self.fall_back)
+        self.mirror.copied = self.repair.on_copied
+        self.mirror.lost = self._mirror_lost
+        self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
+        self.lane.recorder = self.recorder
+        self.commands = 0  # taken from clients
+        self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
+
+    def __repr__(self) -> str:
+        return f"<Hub sessions={len(self.sessions)} paused={self.paused} {self.lane!r} {self.mirror!r} {self.repair!r}>"
+
+    def _mark(self, db: int, key: bytes, reason: str, seq: int | None) -> None:
+        self.repair.mark((db, key), reason, seq=seq)
+
+    def fall_back(self, reason: str) -> None:
+        """What is equal is no longer known by key: a backfill is due."""
+        self.on_filling(reason)
+
+    # -- sessions ------------------------------------------------------------------------------------------------
+
+    def joined(self, session: Session) -> None:
+        """A client connected."""
+        self.sessions[session.id] = session
+        self.floor.add(session)
+
+    def left(self, session: Session) -> None:
+        """A client is gone; what it has in flight is seen through to its end."""
+        self.sessions.pop(session.id, None)
+        self.waiters.forget(session)
+        if session.pin is not None:
+            session.pin.orphan()
+
+    def pause(self, why: str) -> None:
+        """Take no command from now on; clients wait."""
+        self._pauses.add(why)
+        self.paused = True
+
+    def resume(self, why: str) -> None:
+        """This reason to wait is gone. With the last one, commands are taken again, first those that waited."""
+        self._pauses.discard(why)
+        if self._pauses:
+            return
+        self.paused = False
+        for session in list(self.sessions.values()):
+            session.resume()
+        self.waiters.poll()
+        self.flush()
+
+    # -- flush ---------------------------------------------------------------------------------------------------
+
+    def flush(self) -> None:
+        """Send everything that has gathered since the last flush."""
+        while True:
+            self.repair.pump()
+            self.lane.flush()
+            self.mirror.flush()
+            self.pins.flush()
+            touched = self.touched
+            if not touched:
+                break
+            self.touched = []
+            for session in touched:
+                session.flush()
+                if session.owed == 0:
+                    session.drained()
+        if self._conditions:
+            self._check()
+
+    def _check(self) -> None:
+        waiting = []
+        for condition, event in self._conditions:
+            if condition():
+                event.set()
+            else:
+                waiting.append((condition, event))
+        self._conditions = waiting
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until the condition holds, looked at after every flush."""
+        if condition():
+            return
+        event = trio.Event()
+        entry = (condition, event)
+        self._conditions.append(entry)
+        try:
+            await event.wait()
+        finally:
+            if entry in self._conditions:
+                self._conditions.remove(entry)
+
+    @property
+    def drained(self) -> bool:
+        """Everything that was sent to the serving side has been answered."""
+        return self.lane.idle and self.pins.idle
+
+    @property
+    def settled(self) -> bool:
+        """Nothing is dirty and the mirror side has acknowledged everything."""
+        return self.repair.settled and self.mirror.idle
+
+    # -- losses --------------------------------------------------------------------------------------------------
+
+    def _lane_lost(self, loss: LaneLoss) -> None:
+        """The serving side's connection broke: who has a write in flight is disconnected, as his server would."""
+        self.pause(DOWN)
+        for item in loss.writes:
+            self.recorder.lost_write(item, loss.reason)
+        for callback in loss.callbacks:
+            callback(None)
+        for session in loss.doomed:
+            session.close()
+        self.on_lane_lost(loss)
+
+    def _mirror_lost(self, reason: str) -> None:
+        self.repair.mirror_lost()
+        self.on_mirror_lost(reason)

@@ -1,0 +1,139 @@
+"""What an operator can have running: a backfill, a verify, a flip; and the status of everything.
+
+Owns that there is one of each at a time, and the status document (its fields are a contract, see DESIGN).
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Any
+
+import trio
+
+from proxy.filling import Filling, Plan
+from proxy.flip import Outcome, Terms, flip
+from proxy.verifying import TOLERANCE_MS, Verifying
+
+if TYPE_CHECKING:
+    from proxy.server import Proxy
+
+
+class Busy(Exception):
+    """Such a job is running already; `text` says so."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class Jobs:
+    """The long-running work of one proxy."""
+
+    def __init__(self, proxy: Proxy, nursery: trio.Nursery) -> None:
+        self.filling = Filling(proxy)
+        self.verifying = Verifying(proxy)
+        self._proxy = proxy
+        self._nursery = nursery
+        self._flipping = trio.Lock()
+        self._began = time.time()
+
+    def __repr__(self) -> str:
+        return f"<Jobs {self.filling!r} {self.verifying!r}>"
+
+    def start_backfill(self, plan: Plan) -> None:
+        """Begin a backfill. Errors: Busy."""
+        if self.filling.running:
+            raise Busy("a backfill is running already: see `crossfade status`")
+        self.filling.progress.state = "running"
+        self._nursery.start_soon(self.filling.run, plan)
+
+    def start_verify(self, *, repair: bool, tolerance_ms: int = TOLERANCE_MS) -> None:
+        """Begin a verify. Errors: Busy."""
+        if self.verifying.running:
+            raise Busy("a verify is running already: see `crossfade status`")
+        self.verifying.report.state = "running"
+
+        async def verify() -> None:
+            await self.verifying.run(repair=repair, tolerance_ms=tolerance_ms)
+
+        self._nursery.start_soon(verify)
+
+    async def flip(self, terms: Terms) -> Outcome:
+        """Flip, or say why not. Errors: Busy."""
+        if self._flipping.locked():
+            raise Busy("a flip is under way already")
+        async with self._flipping:
+            return await flip(self._proxy, self, terms)
+
+    def status(self) -> dict[str, Any]:
+        """Everything an operator wants to know, as JSON-able values."""
+        proxy = self._proxy
+        hub = proxy.hub
+        return {
+            "phase": proxy.phase.value,
+            "serving": proxy.roles.serving.value,
+            "epoch": proxy.roles.epoch,
+            "dirty": hub.repair.keys.dirty,
+            "unmirrored": sum(hub.recorder.unmirrored.values()),
+            "clients": len(hub.sessions),
+            "mirror": {
+                "connected": hub.mirror.link is not None,
+                "lag_ms": round(hub.mirror.lag() * 1000, 1),
+                "queued": hub.mirror.queued,
+                "queued_bytes": hub.mirror.queued_bytes,
+                "settled": hub.mirror.settled,
+                "differed": hub.mirror.differed,
+                "dropped": hub.mirror.dropped,
+            },
+            "backfill": self.filling.progress.to_json(),
+            "verify": {key: value for key, value in self.verifying.report.to_json().items() if key != "findings"},
+            "source": self._side("source"),
+            "target": self._side("target"),
+            "lane": {"connected": hub.lane.link is not None, "pending": hub.lane.pending},
+            "copies": {
+                "done": hub.repair.copies,
+                "bytes": hub.repair.copied_bytes,
+                "waiting": len(hub.repair.keys),
+                "failures": dict(hub.repair.failures.most_common(5)),
+                "reasons": hub.repair.keys.reasons(),
+            },
+            "unmirrored_commands": dict(hub.recorder.unmirrored.most_common(20)),
+            "waiting": len(hub.waiters),
+            "pinned": len(hub.pins),
+            "commands": hub.commands,
+            "flips": proxy.flips,
+            "last_clean_verify": self.verifying.clean_at or None,
+            "problems": self._problems(),
+            "listen": f"{proxy.settings.host}:{proxy.port}",
+            "pid": os.getpid(),
+            "uptime_s": round(time.time() - self._began, 1),
+        }
+
+    def _side(self, name: str) -> dict[str, Any]:
+        side = next(side for side in self._proxy.sides.values() if side.name.value == name)
+        product, major, minor = side.facts.version
+        return {
+            "url": str(side.url),
+            "version": f"{product} {major}.{minor}",
+            "connected": not side.problem,
+            "problem": side.problem,
+            "since": side.since,
+            "clock_offset_ms": round(side.facts.clock.offset_ms, 3),
+            "clock_uncertainty_ms": round(side.facts.clock.uncertainty_ms, 3),
+        }
+
+    def _problems(self) -> list[str]:
+        """One line each: what is wrong, since when, and what is being done."""
+        proxy = self._proxy
+        found = [
+            f"{side.name.value} {side.url.address}: {side.problem} (for {time.time() - side.since:.0f} s; reconnecting)"
+            for side in proxy.sides.values()
+            if side.problem
+        ]
+        found += proxy.problems.values()
+        found += [
+            f"db {db} {key!r} cannot be copied: {mark.reason} (is retried)"
+            for (db, key), mark in proxy.hub.repair.keys.failing(5)
+        ]
+        return found

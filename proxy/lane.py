@@ -1,0 +1,251 @@
+"""The lane: one pipelined connection to the serving side, shared by every session. Its reply order is the log.
+
+Owns the order: everything sent on the connection has exactly one item per reply in `_pending`. Inserts SELECT and HELLO
+where the next command's session differs from the connection's context. What a write *means* is the recorder's
+business. Invariants 2 (effects in lane order, only after the reply) and 10 (only encoded, screened commands).
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxy.items import CALL, EXEC, FORWARD, READ, SELECTED, SKIP, SWALLOW, WRITE
+from resp.catalog import Spec
+from resp.encode import encode
+
+if TYPE_CHECKING:
+    from proxy.link import Link
+    from proxy.recorder import Recorder
+    from proxy.session import Session
+
+Callback = Callable[[bytes | None], None]
+
+_ERROR = ord("-")
+_PUSH = ord(">")
+_HELLO = {2: encode([b"HELLO", b"2"]), 3: encode([b"HELLO", b"3"])}
+_MULTI = encode([b"MULTI"])
+_EXEC = encode([b"EXEC"])
+
+
+class Block:
+    """A client's whole MULTI … EXEC: specs and arguments as sent."""
+
+    __slots__ = ("commands",)
+
+    def __init__(self, commands: list[tuple[Spec, list[bytes]]]) -> None:
+        self.commands = commands
+
+    def __repr__(self) -> str:
+        return f"<Block {[spec.name for spec, _ in self.commands]}>"
+
+
+class Lane:
+    """The order of execution on the serving side."""
+
+    recorder: Recorder
+
+    def __init__(self, on_lost: Callable[[LaneLoss], None]) -> None:
+        self.link: Link | None = None
+        self._on_lost = on_lost
+        self._pending: deque[tuple[Any, ...]] = deque()
+        self._out: list[bytes] = []
+        self._db = 0
+        self._resp = 2
+
+    def __repr__(self) -> str:
+        return f"<Lane {self.link!r} pending={len(self._pending)}>"
+
+    @property
+    def idle(self) -> bool:
+        """Nothing awaited."""
+        return not self._pending
+
+    @property
+    def pending(self) -> int:
+        """Replies awaited."""
+        return len(self._pending)
+
+    def attach(self, link: Link) -> None:
+        """Use this connection from now on. Only when nothing is awaited."""
+        assert not self._pending
+        self._out.clear()
+        self.link = link
+        link.owner = self
+        self._db, self._resp = link.db, link.resp
+
+    def detach(self) -> Link | None:
+        """Give the connection away (flip). Only when nothing is awaited."""
+        assert not self._pending
+        link, self.link = self.link, None
+        return link
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def read(self, session: Session, payload: bytes) -> None:
+        """A command that changes nothing."""
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(payload)
+        self._pending.append((READ, session, payload, session.db))
+        session.owed += 1
+
+    def write(self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float) -> None:
+        """A command that may change data; `args` and `payload` are what is sent."""
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(payload)
+        self._pending.append((WRITE, session, payload, spec, args, session.db, now))
+        session.owed += 1
+
+    def block(self, session: Session, block: Block, now: float) -> None:
+        """A whole MULTI block, contiguous."""
+        self._context(session.db, session.resp)
+        self._out.append(_MULTI)
+        self._out.extend(encode(args) for _, args in block.commands)
+        self._out.append(_EXEC)
+        forward = (FORWARD, session)
+        self._pending.extend(forward for _ in range(len(block.commands) + 1))
+        self._pending.append((EXEC, session, block, session.db, now))
+        session.owed += len(block.commands) + 2
+
+    def select(self, session: Session, db: int) -> None:
+        """A client's SELECT of a db: really sent, so that its answer is the server's. The session is in the new db at
+        once when the server is known to have it, otherwise with the answer."""
+        self._context(session.db, session.resp)
+        if self.link is not None and db in self.link.dbs:
+            session.db = db
+        self._out.append(encode([b"SELECT", b"%d" % db]))
+        self._pending.append((SELECTED, session, db))
+        self._db = db  # should it be refused, `_selected` sets the context right
+        session.owed += 1
+
+    def call(
+        self,
+        db: int,
+        commands: Sequence[Sequence[bytes]],
+        callback: Callback,
+        *,
+        resp: int = 2,
+        on_queued: Callback | None = None,
+    ) -> None:
+        """Commands of our own, in one MULTI/EXEC; `callback` gets the EXEC reply, or None when the link is lost.
+        `on_queued` gets what each command was answered when it was queued ("+QUEUED", or why not)."""
+        self._context(db, resp)
+        out, pending = self._out, self._pending
+        out.append(_MULTI)
+        pending.append((SWALLOW, "MULTI"))
+        queued = (SKIP,) if on_queued is None else (CALL, on_queued)
+        for args in commands:
+            out.append(encode(args))
+            pending.append(queued)
+        out.append(_EXEC)
+        pending.append((CALL, callback))
+
+    def ask(self, db: int, args: Sequence[bytes], callback: Callback, *, resp: int = 2) -> None:
+        """One command of our own."""
+        self._context(db, resp)
+        self._out.append(encode(args))
+        self._pending.append((CALL, callback))
+
+    def _context(self, db: int, resp: int) -> None:
+        if resp != self._resp:
+            self._out.append(_HELLO[resp])
+            self._pending.append((SWALLOW, "HELLO"))
+            self._resp = resp
+        if db != self._db:
+            self._out.append(encode([b"SELECT", b"%d" % db]))
+            self._pending.append((SWALLOW, "SELECT"))
+            self._db = db
+
+    def flush(self) -> None:
+        """Send what has gathered, at once."""
+        out = self._out
+        if out and self.link is not None:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self.link.db, self.link.resp = self._db, self._resp
+            self.link.send(data)
+
+    def replay(self, reads: list[tuple[Any, ...]]) -> None:
+        """Send reads again that a lost connection did not answer. They are owed already."""
+        for item in reads:
+            session = item[1]
+            if not session.open:
+                continue
+            session.owed -= 1
+            if item[0] == SELECTED:
+                self.select(session, item[2])
+                continue
+            db, session.db = session.db, item[3]  # the db it was meant for
+            self.read(session, item[2])
+            session.db = db
+
+    # -- replies -------------------------------------------------------------------------------------------------
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        pending, recorder = self._pending, self.recorder
+        recorder.tick()
+        for frame in frames:
+            if frame[0] == _PUSH:
+                continue  # nothing on the lane subscribes to anything
+            item = pending.popleft()
+            kind = item[0]
+            if kind <= FORWARD:
+                item[1].reply(frame)
+            elif kind == WRITE:
+                item[1].reply(frame)
+                recorder.write(item, frame)
+            elif kind == CALL:
+                item[1](frame)
+            elif kind == EXEC:
+                item[1].reply(frame)
+                recorder.block(item, frame)
+            elif kind == SELECTED:
+                self._selected(item[1], item[2], frame)
+            elif kind == SWALLOW and frame[0] == _ERROR:
+                self._refused(item[1], frame)
+                return
+
+    def _selected(self, session: Session, db: int, frame: bytes) -> None:
+        if frame[0] != _ERROR:
+            if self.link is None or db not in self.link.dbs:
+                session.db = db  # it has waited for this answer
+            if self.link is not None:
+                self.link.dbs.add(db)
+        else:  # the connection is still in the session's old db, whatever has been queued since has put that right
+            self._db = -1
+        session.reply(frame)
+
+    def _refused(self, what: str, frame: bytes) -> None:
+        """The server refused what the context needs: nothing behind it can be trusted to be where it should."""
+        if self.link is not None:
+            text = frame[1:-2].decode(errors="replace")
+            self.link.lose(f"{what} refused: {text}")
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        if link is not self.link:
+            return
+        self.link = None
+        pending, self._pending = list(self._pending), deque()
+        self._out.clear()
+        self._on_lost(LaneLoss(reason, pending))
+
+
+class LaneLoss:
+    """What was in flight when the lane's connection broke, sorted by what has to happen with it."""
+
+    __slots__ = ("callbacks", "doomed", "reads", "reason", "selects", "writes")
+
+    def __init__(self, reason: str, pending: list[tuple[Any, ...]]) -> None:
+        self.reason = reason
+        self.writes: list[tuple[Any, ...]] = [item for item in pending if item[0] in (WRITE, EXEC)]
+        self.callbacks: list[Callback] = [item[1] for item in pending if item[0] == CALL]
+        self.doomed: set[Session] = {item[1] for item in pending if item[0] in (FORWARD, WRITE, EXEC)}
+        self.reads: list[tuple[Any, ...]] = [
+            item for item in pending if item[0] in (READ, SELECTED) and item[1] not in self.doomed
+        ]
+
+    def __repr__(self) -> str:
+        return f"<LaneLoss {self.reason!r} writes={len(self.writes)} reads={len(self.reads)}>"

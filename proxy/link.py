@@ -1,0 +1,92 @@
+"""One upstream connection on the fast floor: bytes in, frames out to its owner; what its server-side context is.
+
+Owns the connection's context (db, RESP version) as of the last byte sent, because commands of every session share it.
+Decides nothing: the owner (lane, mirror queue or a pinned connection) says what is sent and what a frame means.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from backfill.dial import Wire
+from proxy.floor import READ, WRITE, Floor
+from resp.errors import ProtocolError
+from resp.frames import FrameScanner
+
+
+class Owner(Protocol):
+    """Who gets the frames of a link."""
+
+    def on_frames(self, frames: list[bytes]) -> None: ...
+
+    def on_lost(self, link: Link, reason: str) -> None: ...
+
+
+class Link:
+    """A live upstream connection."""
+
+    __slots__ = ("_floor", "_scanner", "_watching_writes", "db", "dbs", "owner", "resp", "wire")
+
+    def __init__(self, wire: Wire, floor: Floor, owner: Owner, *, db: int = 0, resp: int = 2) -> None:
+        self.wire = wire
+        self.owner = owner
+        self.db = db
+        self.resp = resp
+        self.dbs: set[int] = {db}  # dbs that a SELECT on this server is known to accept
+        self._floor = floor
+        self._scanner = FrameScanner()
+        self._watching_writes = False
+        floor.add(self)
+
+    def __repr__(self) -> str:
+        return f"<Link id={self.wire.client_id} db={self.db} resp={self.resp} pending_out={self.wire.pending_out}>"
+
+    def fileno(self) -> int:
+        return self.wire.fileno()
+
+    def on_readable(self) -> None:
+        try:
+            data = self.wire.recv_nowait()
+            if data:
+                self.owner.on_frames(self._scanner.feed(data))
+                return
+            reason = "closed by the server"
+        except BlockingIOError:
+            return
+        except OSError as error:
+            reason = error.strerror or type(error).__name__
+        except ProtocolError as error:
+            reason = f"not RESP: {error.text}"
+        self.lose(reason)
+
+    def on_writable(self) -> None:
+        try:
+            if self.wire.flush_nowait():
+                self._watching_writes = False
+                self._floor.watch(self, READ)
+        except OSError as error:
+            self.lose(error.strerror or type(error).__name__)
+
+    def send(self, data: bytes) -> None:
+        """Send; what the socket does not take now goes out when it can."""
+        try:
+            self.wire.send_nowait(data)
+        except OSError as error:
+            self.lose(error.strerror or type(error).__name__)
+            return
+        if self.wire.pending_out and not self._watching_writes:
+            self._watching_writes = True
+            self._floor.watch(self, READ | WRITE)
+
+    def lose(self, reason: str) -> None:
+        """Close, and tell the owner."""
+        if self.close():
+            self.owner.on_lost(self, reason)
+
+    def close(self) -> bool:
+        """Close without telling anybody; False when it was closed already."""
+        if self.wire.fileno() < 0:
+            return False
+        self._floor.remove(self)
+        self.wire.close()
+        return True

@@ -1,0 +1,338 @@
+"""The mirror queue: effects in lane order, down one pipelined connection to the mirror side.
+
+Owns the queue's order, its byte bound, and the comparison of every reply with what the serving side answered. What it
+cannot send, what is lost and what is answered differently becomes a dirty key: never silently (invariants 4, 8).
+Does not know clients, and never delays one (invariant 9).
+
+The expiry guard lives here: an effect that builds on a key's prior state is preceded by a PTTL of that key. If the
+key is missing there, or within clock uncertainty and lag of its deadline, the two sides may have built on different
+states whatever the reply says, and the key is dirty.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from proxy.effects.compare import same_reply
+from proxy.effects.model import Effect
+from proxy.items import AS_SENT, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW
+from resp.catalog import Spec
+from resp.encode import encode
+from resp.frames import elements
+
+if TYPE_CHECKING:
+    from backfill.codec import Form
+    from proxy.dirty import Place
+    from proxy.link import Link
+    from proxy.roles import Roles
+
+Callback = Callable[[bytes | None], None]
+Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
+
+QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
+
+_ERROR = ord("-")
+_PUSH = ord(">")
+_MULTI = encode([b"MULTI"])
+_EXEC = encode([b"EXEC"])
+
+
+class Mirror:
+    """The order of effects on the mirror side."""
+
+    def __init__(self, roles: Roles, clock: Callable[[], float], *, queue_bytes: int = QUEUE_BYTES) -> None:
+        self.link: Link | None = None
+        self.seq = 0  # position of the last effect appended
+        self.queued_bytes = 0
+        self.settled = 0  # effects acknowledged as expected
+        self.differed = 0  # effects that were answered otherwise
+        self.dropped = 0  # effects never sent: no connection, or the queue was full
+        self.mark: Mark = lambda db, key, reason, seq: None
+        self.lost: Callable[[str], None] = lambda reason: None
+        self.copied: Callable[[Place, int, Form, list[bytes]], None] = lambda place, seq, form, replies: None
+        self.whole_db: Callable[[str], None] = lambda reason: None
+        self._roles = roles
+        self._clock = clock
+        self._limit = queue_bytes
+        self._inflight: deque[tuple[Any, ...]] = deque()
+        self._out: list[bytes] = []
+        self._db = 0
+        self._pttls: list[int] = []
+
+    def __repr__(self) -> str:
+        return f"<Mirror {self.link!r} inflight={len(self._inflight)} bytes={self.queued_bytes} seq={self.seq}>"
+
+    @property
+    def idle(self) -> bool:
+        """Nothing awaited."""
+        return not self._inflight
+
+    @property
+    def queued(self) -> int:
+        """Replies awaited."""
+        return len(self._inflight)
+
+    @property
+    def full(self) -> bool:
+        return self.queued_bytes >= self._limit
+
+    def lag(self) -> float:
+        """Seconds since the serving side answered the oldest effect that is not yet acknowledged; 0.0 when idle."""
+        for item in self._inflight:
+            if item[0] == AS_SENT:
+                return self._clock() - float(item[7])
+            if item[0] == EFFECT:
+                return self._clock() - float(item[5])
+        return 0.0
+
+    def attach(self, link: Link) -> None:
+        """Use this connection from now on. Only when nothing is awaited."""
+        assert not self._inflight
+        self._out.clear()
+        self._pttls.clear()
+        self.queued_bytes = 0
+        self.link = link
+        link.owner = self
+        self._db = link.db
+
+    def detach(self) -> Link | None:
+        """Give the connection away (flip). Only when nothing is awaited."""
+        assert not self._inflight
+        link, self.link = self.link, None
+        return link
+
+    # -- appending -----------------------------------------------------------------------------------------------
+
+    def as_sent(
+        self, db: int, payload: bytes, spec: Spec, args: list[bytes], expected: bytes, replied: float, guard: bool
+    ) -> None:
+        """An effect that is the client's command itself; `guard` asks for the expiry guard on its first key."""
+        link = self.link
+        if link is None or self.queued_bytes >= self._limit or db not in link.dbs:
+            self._drop(db, spec.keys(args))
+            return
+        if db != self._db:
+            self._select(db)
+        self.seq += 1
+        size = len(payload)
+        if guard:
+            self._guard(args[1])
+        self._out.append(payload)
+        self.queued_bytes += size
+        self._inflight.append((AS_SENT, self.seq, size, db, spec, args, expected, replied))
+
+    def effect(self, db: int, effect: Effect, replied: float) -> None:
+        """A computed effect; more than one command goes as one MULTI/EXEC."""
+        commands = effect.commands
+        if not commands:
+            return
+        if self.link is None or self.queued_bytes >= self._limit or db not in self.link.dbs:
+            self._drop(db, effect.keys)
+            if effect.barrier is not None:
+                self.whole_db(f"{effect.barrier[0].decode()} could not be mirrored")
+            return
+        if db != self._db:
+            self._select(db)
+        self.seq += 1
+        if not effect.was_absent:  # then an equal reply proves that it was absent here, too
+            for key in effect.guard:
+                self._guard(key)
+        size = self._put(commands)
+        self._inflight.append((EFFECT, self.seq, size, db, effect, replied, len(commands) > 1))
+
+    def copy(self, place: Place, commands: Sequence[Sequence[bytes]], form: Form) -> int | None:
+        """A state copy; its position in the queue, or None when it cannot be queued now."""
+        if self.link is None or place[0] not in self.link.dbs:
+            return None
+        if place[0] != self._db:
+            self._select(place[0])
+        self.seq += 1
+        size = self._put(commands)
+        self._inflight.append((COPY, self.seq, size, place, form, len(commands)))
+        return self.seq
+
+    def call(self, db: int, commands: Sequence[Sequence[bytes]], callback: Callback) -> None:
+        """Reads of our own at this point of the order, in a MULTI/EXEC; `callback` as for the lane."""
+        if self.link is None or db not in self.link.dbs:
+            callback(None)
+            return
+        if db != self._db:
+            self._select(db)
+        self._out.append(_MULTI)
+        self._inflight.append((SWALLOW, "MULTI"))
+        for args in commands:
+            self._out.append(encode(args))
+            self._inflight.append((SKIP,))
+        self._out.append(_EXEC)
+        self._inflight.append((CALL, callback))
+
+    def tell(self, args: Sequence[bytes]) -> None:
+        """A command whose answer does not matter (SCRIPT LOAD, PUBLISH)."""
+        if self.link is not None and not self.full:
+            self._out.append(encode(args))
+            self._inflight.append((SKIP,))
+
+    def _put(self, commands: Sequence[Sequence[bytes]]) -> int:
+        """Encode, in MULTI/EXEC when there are several; the bytes counted. The item of the last frame is the caller's."""
+        out = self._out
+        start = len(out)
+        if len(commands) > 1:
+            out.append(_MULTI)
+            self._inflight.append((SWALLOW, "MULTI"))
+            for args in commands:
+                out.append(encode(args))
+                self._inflight.append((SKIP,))
+            out.append(_EXEC)
+        else:
+            out.append(encode(commands[0]))
+        size = sum(map(len, out[start:]))
+        self.queued_bytes += size
+        return size
+
+    def _guard(self, key: bytes) -> None:
+        self._out.append(encode((b"PTTL", key)))
+        self._inflight.append((GUARD,))
+
+    def _select(self, db: int) -> None:
+        self._out.append(encode([b"SELECT", b"%d" % db]))
+        self._inflight.append((SWALLOW, "SELECT"))
+        self._db = db
+
+    def _drop(self, db: int, keys: Iterable[bytes]) -> None:
+        self.dropped += 1
+        reason = self.why_dropped(db)
+        for key in keys:
+            self.mark(db, key, reason, None)
+
+    def why_dropped(self, db: int) -> str:
+        """Why nothing can be queued for this db now."""
+        if self.link is None:
+            return "mirror not connected"
+        if db not in self.link.dbs:
+            return f"the mirror side has no db {db}"
+        return "mirror queue full"
+
+    def flush(self) -> None:
+        """Send what has gathered, at once."""
+        out = self._out
+        if out and self.link is not None:
+            data = out[0] if len(out) == 1 else b"".join(out)
+            out.clear()
+            self.link.db = self._db
+            self.link.send(data)
+
+    # -- replies -------------------------------------------------------------------------------------------------
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        inflight = self._inflight
+        for frame in frames:
+            if frame[0] == _PUSH:
+                continue
+            item = inflight.popleft()
+            kind = item[0]
+            if kind == AS_SENT:
+                self.queued_bytes -= item[2]
+                if self._pttls or frame != item[6]:
+                    self._judge_as_sent(item, frame)
+                else:
+                    self.settled += 1
+            elif kind == GUARD:
+                self._pttls.append(int(frame[1:-2]) if frame[0] == ord(":") else -2)
+            elif kind == EFFECT:
+                self.queued_bytes -= item[2]
+                self._judge_effect(item, frame)
+            elif kind == COPY:
+                self.queued_bytes -= item[2]
+                self._copied(item, frame)
+            elif kind == CALL:
+                item[1](frame)
+            elif kind == SWALLOW and frame[0] == _ERROR:
+                text = frame[1:-2].decode(errors="replace")
+                if self.link is not None:
+                    self.link.lose(f"{item[1]} refused: {text}")
+                return
+
+    def _judge_as_sent(self, item: tuple[Any, ...], frame: bytes) -> None:
+        _, seq, _, db, spec, args, expected, replied = item
+        if not self._same(expected, frame):
+            self._differ(db, spec.keys(args), seq, self._why(expected, frame, spec.name))
+        elif self._near_expiry(replied):
+            self._differ(db, spec.keys(args), seq, "may have expired on one side first")
+        else:
+            self.settled += 1
+        self._pttls.clear()
+
+    def _judge_effect(self, item: tuple[Any, ...], frame: bytes) -> None:
+        _, seq, _, db, effect, replied, block = item
+        replies = elements(frame) if block and frame[0] != _ERROR else [frame]
+        reason = ""
+        if len(replies) != len(effect.commands):
+            reason = self._why(b"", frame, b"EXEC")
+        else:
+            for command, expected, got in zip(effect.commands, effect.expected, replies, strict=True):
+                if not self._same(expected, got):
+                    reason = self._why(expected or b"", got, command[0])
+                    break
+        if reason and effect.barrier is not None:
+            self.whole_db(reason)
+        if reason:
+            self._differ(db, effect.keys, seq, reason)
+        elif self._near_expiry(replied):
+            self._differ(db, effect.keys, seq, "may have expired on one side first")
+        else:
+            self.settled += 1
+        self._pttls.clear()
+
+    @staticmethod
+    def _same(expected: bytes | None, got: bytes) -> bool:
+        if expected is None:
+            return got[0] != _ERROR
+        return expected == got or same_reply(expected, got)
+
+    def _near_expiry(self, replied: float) -> bool:
+        """The expiry guard's rule, over the keys asked before this effect."""
+        if not self._pttls:
+            return False
+        limit = self._roles.uncertainty_ms + (self._clock() - replied) * 1000
+        return any(pttl == -2 or 0 <= pttl <= limit for pttl in self._pttls)
+
+    @staticmethod
+    def _why(expected: bytes, got: bytes, name: bytes) -> str:
+        command = name.decode(errors="replace")
+        if got[0] == _ERROR:
+            return f"{command} failed on the mirror: {got[1:-2].decode(errors='replace')[:120]}"
+        return f"{command} was answered differently"
+
+    def _differ(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
+        self.differed += 1
+        for key in keys:
+            self.mark(db, key, reason, seq)
+
+    def _copied(self, item: tuple[Any, ...], frame: bytes) -> None:
+        _, seq, _, place, form, count = item
+        replies = elements(frame) if count > 1 and frame[0] != _ERROR else [frame]
+        self.copied(place, seq, form, replies)
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        """Everything not acknowledged is dirty: whether it was applied cannot be known."""
+        if link is not self.link:
+            return
+        self.link = None
+        inflight, self._inflight = list(self._inflight), deque()
+        self._out.clear()
+        self._pttls.clear()
+        self.queued_bytes = 0
+        for item in inflight:
+            if item[0] == AS_SENT:
+                for key in item[4].keys(item[5]):
+                    self.mark(item[3], key, "mirror connection lost", item[1])
+            elif item[0] == EFFECT:
+                for key in item[4].keys:
+                    self.mark(item[3], key, "mirror connection lost", item[1])
+                if item[4].barrier is not None:
+                    self.whole_db("mirror connection lost during " + item[4].barrier[0].decode())
+            elif item[0] == CALL:
+                item[1](None)
+        self.lost(reason)

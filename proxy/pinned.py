@@ -1,0 +1,476 @@
+"""Pinned connections: a serving-side connection owned by one session, for what cannot share the lane.
+
+WATCH, a MULTI whose EXEC has not arrived, subscriptions, MONITOR, client-side caching, administrative and unknown
+commands. Owns the accounting of each connection's replies and the state that it carries, and gives it back when it
+carries none. A write here has no known place in the lane's order: its keys are held dirty from the moment it is sent,
+and copied once its reply is in (invariant 5); so whatever the order was, the copy shows the outcome.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from backfill.errors import ConnectError
+from proxy.link import Link
+from proxy.session import Command, Mode, Session
+from resp.catalog import Spec
+from resp.encode import encode, error
+from resp.frames import is_error, is_null, is_push
+
+if TYPE_CHECKING:
+    from proxy.hub import Hub
+
+Place = tuple[int, bytes]
+
+IDLE_PINS = 32  # connections without state that are kept for the next session
+STICKY = frozenset([b"MONITOR", b"CLIENT TRACKING", b"CLIENT CACHING", b"READONLY", b"READWRITE", b"ASKING"])
+_MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
+_UNKNOWN_COMMAND = b"-ERR unknown command"
+QUEUED = b"+QUEUED\r\n"
+NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
+WRITTEN_HERE = "written on a connection of its own"
+
+
+class Group(Enum):
+    """The kinds of subscription, each counted by the server on its own."""
+
+    CHANNEL = "channel"
+    PATTERN = "pattern"
+    SHARD = "shard"
+
+
+SUBSCRIBING: dict[bytes, tuple[Group, bool]] = {
+    b"SUBSCRIBE": (Group.CHANNEL, True),
+    b"UNSUBSCRIBE": (Group.CHANNEL, False),
+    b"PSUBSCRIBE": (Group.PATTERN, True),
+    b"PUNSUBSCRIBE": (Group.PATTERN, False),
+    b"SSUBSCRIBE": (Group.SHARD, True),
+    b"SUNSUBSCRIBE": (Group.SHARD, False),
+}
+_SUBSCRIBE_NAMES = {Group.CHANNEL: b"SUBSCRIBE", Group.PATTERN: b"PSUBSCRIBE", Group.SHARD: b"SSUBSCRIBE"}
+
+
+@dataclass(slots=True)
+class Transaction:
+    """An open MULTI: what it has queued, the keys held for it, and the db in which it stands."""
+
+    db: int
+    queue: list[tuple[Spec, Command]] = field(default_factory=list)
+    held: list[Place] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Awaited:
+    """One command sent on a pinned connection."""
+
+    spec: Spec | None  # None: our own (SELECT, HELLO, what is replayed): the reply is swallowed
+    args: Command
+    frames: int = 1  # replies still to come
+    held: list[Place] = field(default_factory=list)
+    block: Transaction | None = None  # EXEC or DISCARD: the transaction that it ends
+
+
+class Pinned:
+    """One session's connection and what it carries."""
+
+    def __init__(self, hub: Hub, session: Session, link: Link) -> None:
+        self.session = session
+        self.link = link
+        self.transaction: Transaction | None = None
+        self.watching = False
+        self.sticky: list[Command] = []  # commands whose state cannot be taken back: replayed on a new connection
+        self.subscriptions: dict[Group, dict[bytes, None]] = {group: {} for group in Group}
+        self._hub = hub
+        self._awaited: deque[Awaited] = deque()
+        self._out: list[bytes] = []
+        self._broken_watch = False  # a flip came between WATCH and EXEC
+        self._orphan = False
+        link.owner = self
+        self._enter(session.resp, session.db)
+
+    def __repr__(self) -> str:
+        return f"<Pinned {self.link!r} awaited={len(self._awaited)} multi={self.in_multi} watching={self.watching}>"
+
+    @property
+    def idle(self) -> bool:
+        """No reply is awaited."""
+        return not self._awaited
+
+    @property
+    def in_multi(self) -> bool:
+        """A MULTI is open, as of the last command sent."""
+        return self.transaction is not None
+
+    @property
+    def subscribed(self) -> bool:
+        return any(self.subscriptions.values())
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def _enter(self, resp: int, db: int) -> None:
+        if self.link.resp != resp:
+            self._own([b"HELLO", b"%d" % resp])
+            self.link.resp = resp
+        if self.link.db != db:
+            self._own([b"SELECT", b"%d" % db])
+            self.link.db = db
+
+    def speak(self, resp: int) -> None:
+        """The session changed its protocol (HELLO)."""
+        self._enter(resp, self.link.db)
+
+    def _own(self, args: Command) -> None:
+        """A command of the proxy: its reply is swallowed."""
+        self._put(encode(args))
+        group = SUBSCRIBING.get(args[0].upper())
+        frames = 1 if group is None else (0 if self.link.resp == 3 else len(args) - 1)
+        if frames:
+            self._awaited.append(Awaited(None, args, frames))
+
+    def _put(self, data: bytes) -> None:
+        if not self._out:
+            self._hub.pins.touched.append(self)
+        self._out.append(data)
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        data = b"".join(self._out)
+        self._out.clear()
+        if data and self.link.fileno() >= 0:
+            self.link.send(data)
+
+    def send(self, spec: Spec, args: Command) -> None:
+        """A command of the session."""
+        session = self.session
+        if self._broken_watch and spec.name in (b"EXEC", b"DISCARD", b"UNWATCH"):
+            self._broken_watch = False
+            if spec.name == b"EXEC" and self.transaction is not None:
+                self._abort_exec()
+                return
+        if self.in_multi and spec.rule is not None and spec.rule.rewrite is not None:
+            args = spec.rule.rewrite(args)
+        awaited = Awaited(spec, args, self._replies(spec, args))
+        self._follow(spec, args, awaited)
+        self._put(encode(args))
+        if awaited.frames:
+            self._awaited.append(awaited)
+            session.owed += awaited.frames
+        if awaited.block is not None and awaited.block.db != session.db:
+            session.when_idle(lambda: None)  # which db it is in then, the reply tells
+
+    def _replies(self, spec: Spec, args: Command) -> int:
+        """How many replies (not pushes) the command gets."""
+        known = SUBSCRIBING.get(spec.name)
+        if known is None or self.in_multi:
+            return 1
+        group, adding = known
+        everything = not adding and len(args) == 1
+        count = max(1, len(self.subscriptions[group])) if everything else len(args) - 1
+        if count == 0:
+            return 1  # wrong number of arguments
+        if self.session.resp == 3:
+            return 0  # confirmations are pushes
+        return count
+
+    def _follow(self, spec: Spec, args: Command, awaited: Awaited) -> None:
+        """Keep track of the state that this command leaves on the connection."""
+        name = spec.name
+        if self.transaction is not None:
+            if name in (b"EXEC", b"DISCARD") and len(args) == 1:
+                awaited.block, self.transaction = self.transaction, None
+                self.watching = False
+            elif name not in (b"MULTI", b"WATCH", b"EXEC", b"DISCARD"):
+                self._queue(self.transaction, spec, args)
+        elif name == b"MULTI" and len(args) == 1:
+            self.transaction = Transaction(self.session.db)
+        elif name == b"WATCH":
+            self.watching = True
+        elif name == b"UNWATCH":
+            self.watching = False
+        elif name in SUBSCRIBING:
+            self._subscribe(name, args)
+        else:
+            if name in STICKY or not spec.known:
+                self.sticky.append(args)
+            awaited.held = self._hold(spec, args, self.session.db)
+
+    def _queue(self, transaction: Transaction, spec: Spec, args: Command) -> None:
+        transaction.held += self._hold(spec, args, transaction.db)
+        transaction.queue.append((spec, args))
+        if spec.name == b"SELECT" and len(args) == 2 and args[1].isdigit():
+            transaction.db = int(args[1])
+
+    def _hold(self, spec: Spec, args: Command, db: int) -> list[Place]:
+        if not spec.writes:
+            return []
+        held = self._hub.recorder.places(spec, args, db)
+        for place in held:
+            self._hub.repair.keys.hold(place, WRITTEN_HERE)
+        return held
+
+    def _subscribe(self, name: bytes, args: Command) -> None:
+        group, adding = SUBSCRIBING[name]
+        names = self.subscriptions[group]
+        if adding:
+            names.update(dict.fromkeys(args[1:]))
+        elif len(args) == 1:
+            names.clear()
+        else:
+            for gone in args[1:]:
+                names.pop(gone, None)
+
+    def _abort_exec(self) -> None:
+        """The serving side changed after WATCH: the transaction did not happen, which is what a nil EXEC says."""
+        session, transaction = self.session, self.transaction
+        self._own([b"DISCARD"])
+        self.transaction, self.watching = None, False
+        session.when_idle(lambda: self._say_aborted(transaction))
+
+    def _say_aborted(self, transaction: Transaction | None) -> None:
+        if transaction is not None:
+            self._release(transaction.held)
+        self.session.put(NIL_EXEC[self.session.resp])
+        self._leave_if_clean()
+
+    # -- replies -------------------------------------------------------------------------------------------------
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        session = self.session
+        for frame in frames:
+            if is_push(frame) or (self.subscribed and frame.startswith(_MESSAGES)) or not self._awaited:
+                session.push(frame)
+                continue
+            awaited = self._awaited[0]
+            awaited.frames -= 1
+            if awaited.frames == 0:
+                self._awaited.popleft()
+            if awaited.spec is None:
+                continue
+            session.reply(frame)
+            if awaited.frames == 0:
+                self._answered(awaited.spec, awaited, frame)
+        if self._orphan and not self._awaited:
+            self._drop()
+
+    def _answered(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
+        block = awaited.block
+        if block is not None:
+            if spec.name == b"EXEC" and not is_error(frame) and not is_null(frame):
+                self.session.db = self.link.db = block.db
+                for inner, args in block.queue:
+                    self._executed(inner, args)
+            self._release(block.held)
+        elif frame != QUEUED:
+            self._single(spec, awaited, frame)
+        self._leave_if_clean()
+
+    def _single(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
+        if spec.name == b"SELECT" and not is_error(frame):
+            self.session.db = self.link.db = int(awaited.args[1])
+        elif spec.writes:
+            self._release(awaited.held)
+            if not awaited.held and not frame.startswith(_UNKNOWN_COMMAND):
+                self._hub.recorder.keyless(spec, WRITTEN_HERE)
+            elif not is_error(frame):
+                self._executed(spec, awaited.args)
+
+    def _executed(self, spec: Spec, args: Command) -> None:
+        if spec.writes and not spec.keys(args):
+            self._hub.recorder.keyless(spec, WRITTEN_HERE)
+
+    def _release(self, places: list[Place]) -> None:
+        for place in places:
+            self._hub.repair.keys.release(place)
+        if places and self._hub.waiters.keys:
+            self._hub.waiters.touched_places(places)
+
+    # -- the end -------------------------------------------------------------------------------------------------
+
+    def _leave_if_clean(self) -> None:
+        """Back to the lane as soon as the connection carries nothing."""
+        if self.in_multi or self.watching or self.sticky or self.subscribed or self._awaited or not self.session.open:
+            return
+        if self.session.pin is self:
+            self.session.pin = None
+            if self.session.mode is Mode.PINNED:
+                self.session.mode = Mode.READY
+            self._hub.touched.append(self.session)
+            self._hub.pins.give_back(self)
+
+    def orphan(self) -> None:
+        """The client is gone: see its last commands through (a write may be among them), then close."""
+        self._orphan = True
+        if self.transaction is not None:
+            self._release(self.transaction.held)
+            self.transaction = None
+        if not self._awaited:
+            self._drop()
+
+    def _drop(self) -> None:
+        self.link.close()
+        self._hub.pins.forget(self)
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        """The server hung up: so does the proxy, towards this client. What was in flight may still run (invariant 13):
+        it stays held until the connection is known to be dead there."""
+        held = [place for awaited in self._awaited for place in awaited.held]
+        held += [place for awaited in self._awaited if awaited.block for place in awaited.block.held]
+        if self.transaction is not None:
+            held += self.transaction.held
+        keyless = [
+            awaited.spec for awaited in self._awaited if awaited.spec and awaited.spec.writes and not awaited.held
+        ]
+        self._awaited.clear()
+        for spec in keyless:
+            self._hub.recorder.keyless(spec, reason)
+        self._hub.pins.forget(self)
+        self._hub.pins.fence(link.wire.client_id, lambda: self._release(held))
+        if not self._orphan:
+            self.session.close()
+
+    # -- flip ----------------------------------------------------------------------------------------------------
+
+    def move_to(self, link: Link) -> None:
+        """Carry on, on the new serving side: subscriptions, an open MULTI, tracking are made there anew; an open WATCH
+        makes its EXEC return nil."""
+        self.link.close()
+        self.link = link
+        link.owner = self
+        self._enter(self.session.resp, self.session.db)
+        for args in self.sticky:
+            self._own(args)
+        for group, names in self.subscriptions.items():
+            if names:
+                self._own([_SUBSCRIBE_NAMES[group], *names])
+        if self.watching:
+            self._broken_watch = True
+        if self.transaction is not None:
+            self._own([b"MULTI"])
+            for _, args in self.transaction.queue:
+                self._own(args)
+
+
+class Pins:
+    """All pinned connections, and a few spare ones."""
+
+    def __init__(
+        self,
+        hub: Hub,
+        dial: Callable[[], Awaitable[Link]],
+        start_soon: Callable[..., None],
+        fence: Callable[[int, Callable[[], None]], None],
+    ) -> None:
+        self.touched: list[Pinned] = []
+        self.fence = fence
+        self._hub = hub
+        self._dial = dial
+        self._start_soon = start_soon
+        self._pins: dict[Pinned, None] = {}
+        self._spare: list[Link] = []
+        self._opening = 0
+
+    def __repr__(self) -> str:
+        return f"<Pins open={len(self._pins)} spare={len(self._spare)} opening={self._opening}>"
+
+    def __len__(self) -> int:
+        return len(self._pins)
+
+    @property
+    def idle(self) -> bool:
+        """No reply is awaited on any of them."""
+        return not self._opening and all(pin.idle for pin in self._pins)
+
+    def flush(self) -> None:
+        """Send what has gathered on each."""
+        touched, self.touched = self.touched, []
+        for pin in touched:
+            pin.flush()
+
+    def open(self, session: Session, args: Command) -> None:
+        """Give the session a connection, then send this command on it."""
+        while self._spare:
+            link = self._spare.pop()
+            if link.fileno() >= 0:
+                self._give(session, link, args)
+                return
+        session.mode = Mode.OPENING
+        self._opening += 1
+        self._start_soon(self._open, session, args)
+
+    async def _open(self, session: Session, args: Command) -> None:
+        try:
+            link = await self._dial()
+        except ConnectError as problem:
+            if session.open:
+                session.mode = Mode.READY
+                session.put(error("ERR crossfade: " + problem.text))
+            return
+        finally:
+            self._opening -= 1
+            self._hub.flush()
+        if not session.open:
+            link.close()
+            return
+        self._give(session, link, args)
+        self._hub.flush()
+
+    def _give(self, session: Session, link: Link, args: Command) -> None:
+        pin = Pinned(self._hub, session, link)
+        self._pins[pin] = None
+        session.pin = pin
+        session.mode = Mode.PINNED
+        pin.send(self._hub.router.catalog.lookup(args), args)
+        self._hub.touched.append(session)
+
+    def give_back(self, pin: Pinned) -> None:
+        """The connection carries no state any more."""
+        self.forget(pin)
+        if len(self._spare) < IDLE_PINS:
+            pin.link.owner = _Spare(self._spare)
+            self._spare.append(pin.link)
+        else:
+            pin.link.close()
+
+    def forget(self, pin: Pinned) -> None:
+        self._pins.pop(pin, None)
+
+    async def move(self) -> None:
+        """A flip: every pinned session gets a connection to the side that serves now, or is disconnected."""
+        for link in self._spare:
+            link.close()
+        self._spare.clear()
+        async with trio.open_nursery() as nursery:
+            for pin in list(self._pins):
+                nursery.start_soon(self._move, pin)
+        self._hub.flush()
+
+    async def _move(self, pin: Pinned) -> None:
+        try:
+            link = await self._dial()
+        except ConnectError:
+            pin.session.close()
+            return
+        if pin.session.open:
+            pin.move_to(link)
+        else:
+            link.close()
+
+
+class _Spare:
+    """Owns a connection that nobody uses."""
+
+    def __init__(self, spare: list[Link]) -> None:
+        self._spare = spare
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        """Nothing is awaited; what comes is of no interest."""
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        if link in self._spare:
+            self._spare.remove(link)

@@ -1,0 +1,222 @@
+"""From the reply of a write to the mirror queue: the one place where effects are appended.
+
+Called by the lane for every write's reply, in lane order, and only then (invariant 2). Asks the effect rules what the
+write did, hands commands to the mirror queue and keys that need a state copy to the repair. Counts what cannot be
+mirrored at all, by command (invariant 12).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any
+
+from proxy.effects import compute
+from proxy.effects.model import Context, Effect, Kind
+from proxy.items import WRITE
+from proxy.scripts import Scripts
+from resp.catalog import Spec
+from resp.frames import elements, is_null
+
+if TYPE_CHECKING:
+    from proxy.lane import Block
+    from proxy.mirror import Mirror
+    from proxy.repair import Repair
+    from proxy.roles import Roles
+
+LATE_SECONDS = 0.05  # a relative expiry in flight for longer than this has no known deadline: state copy
+
+_ERROR = ord("-")
+_DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
+
+
+class Recorder:
+    """Turns replies into effects."""
+
+    def __init__(
+        self, roles: Roles, mirror: Mirror, repair: Repair, clock: Callable[[], float], wall: Callable[[], float]
+    ) -> None:
+        self.unmirrored: Counter[str] = Counter()
+        self.scripts = Scripts()
+        self.now = 0.0
+        self._roles = roles
+        self._mirror = mirror
+        self._repair = repair
+        self._clock = clock
+        self._wall = wall
+        self._contexts: dict[tuple[int, int], Context] = {}
+
+    def __repr__(self) -> str:
+        return f"<Recorder unmirrored={dict(self.unmirrored)}>"
+
+    def tick(self) -> None:
+        """A new batch of replies: time has moved on."""
+        self.now = self._clock()
+        self._contexts.clear()
+
+    def _context(self, db: int, resp: int) -> Context:
+        context = self._contexts.get((db, resp))
+        if context is None:
+            roles = self._roles
+            context = self._contexts[db, resp] = Context(
+                db=db,
+                resp=resp,
+                now_ms=roles.mirror_now_ms(self._wall() * 1000),
+                clock_shift_ms=roles.shift_ms,
+                source=roles.serving_facts.commands,
+                mirror=roles.mirror_facts.commands,
+                serving_version=roles.serving_facts.version,
+                mirror_version=roles.mirror_facts.version,
+            )
+        return context
+
+    # -- the lane's replies --------------------------------------------------------------------------------------
+
+    def write(self, item: tuple[Any, ...], frame: bytes) -> None:
+        """The reply of a single write."""
+        _, session, payload, spec, args, db, sent = item
+        rule = spec.rule
+        if rule is not None and (rule.kind is not Kind.COMPUTED or len(args) == rule.as_sent_argc):
+            if frame[0] != _ERROR:
+                guard = rule.kind is Kind.AS_SENT_GUARDED
+                self._mirror.as_sent(db, payload, spec, args, frame, self.now, guard)
+            return
+        self.answered(spec, args, frame, db, session.resp, sent)
+
+    def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
+        """A write on the lane was answered with `frame` (RESP version `resp`)."""
+        effect = compute(spec, args, frame, self._context(db, resp))
+        self._learn(spec, args, frame)
+        self.append(db, effect, late=self.now - sent > LATE_SECONDS)
+
+    def append(self, db: int, effect: Effect, *, late: bool) -> None:
+        """Queue an effect; `late`: its time in flight was too long for a relative deadline to be known."""
+        if effect.commands:
+            self._mirror.effect(db, effect, self.now)
+            if effect.barrier is not None:
+                self._barrier(db, effect.barrier)
+        for place in effect.copies:
+            self._repair.mark(place, "state copy", lag=True)
+        if late and effect.relative:
+            for key in effect.keys:
+                self._repair.mark((db, key), "expiry set by a command that was long in flight")
+        if effect.unmirrored:
+            self.unmirrored[effect.unmirrored] += 1
+
+    def block(self, item: tuple[Any, ...], frame: bytes) -> None:
+        """The reply of EXEC: all of the block's effects as one, or none."""
+        _, session, block, db, sent = item
+        if frame[0] == _ERROR or is_null(frame):
+            return
+        self.committed(block, elements(frame), db, session.resp, sent)
+
+    def committed(self, block: Block, replies: list[bytes], db: int, resp: int, sent: float) -> None:
+        """A block on the lane was executed with these replies."""
+        context = self._context(db, resp)
+        effects = []
+        for (spec, args), reply in zip(block.commands, replies, strict=True):
+            if spec.writes:
+                effects.append(compute(spec, args, reply, context))
+                self._learn(spec, args, reply)
+        late = self.now - sent > LATE_SECONDS
+        batch: list[Effect] = []
+        for effect in effects:
+            if effect.barrier is not None:  # a barrier stays an effect of its own
+                self._append_merged(db, batch, late=late)
+                batch = []
+                self.append(db, effect, late=late)
+            elif effect.commands or effect.copies or effect.unmirrored:
+                batch.append(effect)
+        self._append_merged(db, batch, late=late)
+
+    def _append_merged(self, db: int, effects: list[Effect], *, late: bool) -> None:
+        if len(effects) == 1:
+            self.append(db, effects[0], late=late)
+        elif effects:
+            self.append(db, merge(effects, db), late=late)
+
+    def _learn(self, spec: Spec, args: list[bytes], frame: bytes) -> None:
+        """Scripts in use must be known to the mirror side before a flip (invariant 7)."""
+        body = self.scripts.learn(spec.name, args, ok=frame[0] != _ERROR)
+        if body is not None:
+            self._mirror.tell([b"SCRIPT", b"LOAD", body])
+
+    def _barrier(self, db: int, barrier: tuple[bytes, ...]) -> None:
+        if barrier[0].upper() == b"SWAPDB":
+            self._repair.swapped(int(barrier[1]), int(barrier[2]))
+        else:
+            self._repair.flushed(db if barrier[0].upper() == b"FLUSHDB" else None)
+
+    # -- other connections ---------------------------------------------------------------------------------------
+
+    def lost_write(self, item: tuple[Any, ...], reason: str) -> None:
+        """A write, or a client's block, was in flight on the lane when its connection broke."""
+        if item[0] == WRITE:
+            _, _, _, spec, args, db, _ = item
+            self.unknown_outcome(spec, args, db, reason)
+            return
+        _, _, block, db, _ = item
+        for spec, args in block.commands:
+            if spec.writes:
+                self.unknown_outcome(spec, args, db, reason)
+
+    def unknown_outcome(self, spec: Spec, args: list[bytes], db: int, reason: str) -> None:
+        """A write of which nobody knows whether, or in which order, it was executed (invariants 4, 5)."""
+        places = self.places(spec, args, db)
+        for place in places:
+            self._repair.mark_unordered(place, reason)
+        if not places:
+            self.keyless(spec, reason)
+
+    def keyless(self, spec: Spec, reason: str) -> None:
+        """A write without known keys whose place in the order is unknown."""
+        name = spec.name.decode(errors="replace")
+        if spec.rule is None:
+            self.unmirrored[f"{name}: keys unknown"] += 1
+        elif spec.name in (b"FLUSHALL", b"FLUSHDB", b"SWAPDB"):
+            self._mirror.whole_db(f"{name}: {reason}")
+
+    def places(self, spec: Spec, args: list[bytes], db: int) -> list[tuple[int, bytes]]:
+        """Every (db, key) that a write may touch; MOVE and COPY … DB reach another db."""
+        places = [(db, key) for key in spec.keys(args)]
+        other = other_db(spec.name, args)
+        if other is not None:
+            places += [(other, key) for _, key in places]
+        return places
+
+
+def other_db(name: bytes, args: list[bytes]) -> int | None:
+    """The destination db of MOVE and COPY … DB, which no key spec tells."""
+    try:
+        if name == b"MOVE":
+            return int(args[2])
+        if name == b"COPY":
+            upper = [arg.upper() for arg in args]
+            return int(args[upper.index(b"DB", 3) + 1]) if b"DB" in upper[3:] else None
+    except (ValueError, IndexError):
+        return None  # the server will answer with an error
+    return None
+
+
+def merge(effects: Iterable[Effect], db: int) -> Effect:
+    """The effects of one EXEC as one effect. A key whose deadline the block itself sets and that is then built upon is
+    copied: on the mirror side it may expire between the two."""
+    effects = list(effects)
+    deadlines = {key for effect in effects if sets_deadline(effect) for key in effect.keys}
+    guards = dict.fromkeys(key for effect in effects if not effect.was_absent for key in effect.guard)
+    copies = dict.fromkeys(place for effect in effects for place in effect.copies)
+    copies.update(dict.fromkeys((db, key) for key in guards if key in deadlines))
+    return Effect(
+        commands=tuple(command for effect in effects for command in effect.commands),
+        expected=tuple(reply for effect in effects for reply in effect.expected),
+        keys=tuple(dict.fromkeys(key for effect in effects for key in effect.keys)),
+        guard=tuple(guards),
+        copies=tuple(copies),
+        relative=any(effect.relative for effect in effects),
+        unmirrored="; ".join(effect.unmirrored for effect in effects if effect.unmirrored),
+    )
+
+
+def sets_deadline(effect: Effect) -> bool:
+    """Whether one of the commands gives its key, or a field of it, a deadline."""
+    return any(command[0] in _DEADLINES or b"PXAT" in command for command in effect.commands)

@@ -1,0 +1,178 @@
+"""Repair: reads keys in the lane, queues their copies on the mirror, until none is dirty.
+
+Owns the pace: how many reads are under way, when a failed key is tried again, and which form (DUMP or STRUCT) the
+mirror takes. The state of each key is `dirty.py`'s. The backfill is nothing but keys marked here, so it needs no
+locks: a copy shows its key at a known point of the order, and effects of later writes follow it in the queue.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from backfill.codec import Form, Unreadable, WrongType, parse, read_commands, refused, write_commands
+from backfill.values import State
+from proxy.dirty import DirtyKeys, Place
+from resp.frames import decode, elements
+
+if TYPE_CHECKING:
+    from proxy.lane import Lane
+    from proxy.mirror import Mirror
+    from proxy.roles import Roles
+
+READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill is cheaper than so many single copies
+
+
+class Repair:
+    """Moves every marked key through read, copy and acknowledgement."""
+
+    def __init__(self, roles: Roles, lane: Lane, mirror: Mirror, on_overflow: Callable[[str], None]) -> None:
+        self.keys = DirtyKeys()
+        self.copies = 0  # acknowledged
+        self.copied_bytes = 0
+        self.failures: Counter[str] = Counter()
+        self.cleaned: Callable[[Place], None] = lambda place: None  # told of every key that became clean
+        self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
+        self.unmirrorable: dict[Place, str] = {}  # keys that the mirror side can never take, with the reason
+        self._roles = roles
+        self._lane = lane
+        self._mirror = mirror
+        self._on_overflow = on_overflow
+        self._form = Form.DUMP  # what the mirror side is believed to take
+        self._forms: dict[Place, Form] = {}  # single keys that need STRUCT
+        self._believed: dict[Place, WrongType] = {}
+
+    def __repr__(self) -> str:
+        return f"<Repair {self.keys!r} form={self._form.value} copies={self.copies}>"
+
+    @property
+    def settled(self) -> bool:
+        """No key is dirty, no copy under way."""
+        return not len(self.keys)
+
+    def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None:
+        """See `DirtyKeys.mark`."""
+        self.keys.mark(place, reason, lag=lag, seq=seq)
+        self._bound()
+
+    def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None:
+        """See `DirtyKeys.mark_unordered`."""
+        self.keys.mark_unordered(place, reason, lag=lag)
+        self._bound()
+
+    def _bound(self) -> None:
+        if len(self.keys) > MAX_DIRTY:
+            self.forget()
+            self._on_overflow(f"more than {MAX_DIRTY} keys were dirty")
+
+    def forget(self) -> None:
+        """A full backfill is due: what is dirty now will be found by it."""
+        self.keys.forget()
+        self._forms.clear()
+        self._believed.clear()
+
+    def swapped(self, a: int, b: int) -> None:
+        """SWAPDB at this point of the order."""
+        self.swaps += 1
+        self.keys.relabel(a, b)
+
+    def flushed(self, db: int | None) -> None:
+        """FLUSHDB (or, with None, FLUSHALL) at this point of the order: dirty keys are copied as any other."""
+
+    # -- the pump ------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Send reads for keys that wait, as many as the window allows. Called before every flush."""
+        keys = self.keys
+        if not keys.waiting or self._lane.link is None or self._mirror.link is None:
+            return
+        while keys.under_way < READS_UNDER_WAY and not self._mirror.full:
+            place = keys.take()
+            if place is None:
+                return
+            self._read(place)
+
+    def _read(self, place: Place) -> None:
+        form = self._forms.get(place, self._form)
+        db, key = place
+        believed = self._believed.get(place)
+        commands = read_commands(key, form, believed, known=self._roles.serving_facts.commands)
+
+        def on_reply(frame: bytes | None) -> None:
+            self._on_read(place, form, believed, frame)
+
+        self._lane.call(db, commands, on_reply)
+
+    def _on_read(self, place: Place, form: Form, believed: WrongType | None, frame: bytes | None) -> None:
+        if not self.keys.reading(place):
+            return
+        if frame is None:
+            self.keys.failed(place, "connection to the serving side lost", now=True)
+            return
+        if frame.startswith(b"-"):
+            self._failed(place, decode_error(frame))
+            return
+        state = parse(place[1], form, [decode(element) for element in elements(frame)], believed)
+        match state:
+            case WrongType():  # also the first read of every key in form STRUCT, which learns its type
+                self._believed[place] = state
+                self.keys.failed(place, "its type is being read", now=True)
+            case Unreadable():
+                self._failed(place, state.reason)
+            case State():
+                self._queue(place, form, state)
+
+    def _queue(self, place: Place, form: Form, state: State) -> None:
+        facts = self._roles.mirror_facts
+        commands = write_commands(state, shift_ms=self._roles.shift_ms, target=facts.commands, version=facts.version)
+        seq = self._mirror.copy(place, commands, form)
+        if seq is None:
+            self.keys.failed(place, self._mirror.why_dropped(place[0]), now=self._mirror.link is None)
+            return
+        self.copied_bytes += state.size
+        self.keys.queued(place, seq)
+
+    def on_copied(self, place: Place, seq: int, form: Form, replies: Sequence[bytes]) -> None:
+        """The mirror answered a copy."""
+        errors = [reply for reply in replies if reply.startswith(b"-")]
+        if not errors:
+            self.copies += 1
+            if self.keys.settled(place, seq):
+                self._forms.pop(place, None)
+                self._believed.pop(place, None)
+                self.unmirrorable.pop(place, None)
+                self.cleaned(place)
+            return
+        if form is Form.DUMP and refused(decode(errors[0])):
+            self._needs_struct(place, errors[0])
+            self.keys.failed(place, "rebuilt by type", now=True)
+        else:
+            self._failed(place, decode_error(errors[0]))
+
+    def _needs_struct(self, place: Place, error: bytes) -> None:
+        self._forms[place] = Form.STRUCT
+        if b"version or checksum" in error:  # nothing this server dumps will ever be accepted there
+            self._form = Form.STRUCT
+            self._forms.clear()
+
+    def _failed(self, place: Place, reason: str) -> None:
+        self.failures[reason[:120]] += 1
+        self.keys.failed(place, reason)
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    def mirror_lost(self) -> None:
+        """Copies that were queued are gone with the connection."""
+        self.keys.again_all(self.keys.queued_places())
+
+    def restart_forms(self) -> None:
+        """The roles changed, or a server was replaced: find out anew what the mirror side takes."""
+        self._form = Form.DUMP
+        self._forms.clear()
+
+
+def decode_error(frame: bytes) -> str:
+    """The text of an error frame."""
+    return frame[1:-2].decode(errors="replace")

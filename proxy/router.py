@@ -1,0 +1,175 @@
+"""Where a client's command goes: lane, pinned connection, waiters, or an answer of the proxy's own.
+
+Owns the decision, one method per route. The lane takes an allow-list (invariant 10): the catalog gives the routes READ
+and WRITE only to commands that our own table knows to be free of connection state, not blocking, not administrative.
+`dispatch` is the hot path of the product; everything that is not a plain read or write leaves it at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from proxy.lane import Block
+from proxy.local import ANSWERS, Local
+from proxy.session import BROKEN, Command, Mode, Session
+from resp.catalog import Catalog, Route, Spec, blocks
+from resp.encode import encode, error
+
+if TYPE_CHECKING:
+    from proxy.hub import Hub
+
+OPEN_TO_ALL = frozenset([b"AUTH", b"HELLO", b"QUIT", b"RESET"])  # taken from a client that has not authenticated
+NOAUTH = error("NOAUTH Authentication required.")
+MAX_TEXT = 128  # of a client's bytes that are quoted in an error
+
+
+class Router:
+    """Decides for every command of every session."""
+
+    def __init__(self, hub: Hub, catalog: Catalog, local: Local) -> None:
+        self._hub = hub
+        self._local = local
+        self.catalog = catalog
+        self._routes: dict[Route, Callable[[Session, Spec, Command, list[Command]], int]] = {
+            Route.READ: self._read,
+            Route.WRITE: self._write,
+            Route.BLOCKING: self._blocking,
+            Route.TRANSACTION: self._transaction,
+            Route.PUBSUB: self._pin,
+            Route.LOCAL: self._answer,
+            Route.PINNED: self._pin,
+            Route.REFUSED: self._refuse,
+        }
+
+    def use(self, catalog: Catalog) -> None:
+        """Another server serves: its COMMAND decides from now on."""
+        self.catalog = catalog
+
+    def dispatch(self, session: Session, commands: list[Command]) -> None:
+        """Take a client's commands in order, as far as his mode allows; the rest is parked."""
+        hub = self._hub
+        hub.commands += len(commands)
+        by_name = self.catalog.by_name
+        lane = hub.lane
+        waiting = hub.waiters.keys
+        session.last_at = now = hub.clock()
+        session.last_command = commands[-1]
+        index, count = 0, len(commands)
+        while index < count:
+            args = commands[index]
+            index += 1
+            spec = by_name.get(args[0])
+            if spec is not None and session.mode is Mode.READY and session.authenticated and lane.link is not None:
+                if spec.route is Route.READ:
+                    lane.read(session, encode(args))
+                    continue
+                if spec.route is Route.WRITE:
+                    rule = spec.rule
+                    if rule is not None and rule.rewrite is not None:
+                        args = rule.rewrite(args)
+                    lane.write(session, spec, args, encode(args), now)
+                    if waiting:
+                        hub.waiters.touched(session.db, spec, args)
+                    continue
+            index += self._slowly(session, args, commands[index:])
+            if session.mode is not Mode.READY and index < count:
+                if session.mode is Mode.PINNED:
+                    continue
+                if session.mode is not Mode.CLOSED:
+                    session.park(commands[index:])
+                return
+
+    def _slowly(self, session: Session, args: Command, rest: list[Command]) -> int:
+        """Everything that is not a plain read or write; how many commands of `rest` were taken along."""
+        if args is BROKEN:
+            problem = session.parser.error
+            text = problem.text if problem is not None else "Protocol error"
+            session.when_idle(lambda: session.leave(error("ERR " + text)))
+            return 0
+        spec = self.catalog.lookup(args)
+        if not session.authenticated and spec.name not in OPEN_TO_ALL:
+            session.when_idle(lambda: session.put(NOAUTH))
+            return 0
+        if session.pin is not None:
+            return self._on_pin(session, spec, args)
+        if self._hub.lane.link is None and spec.route not in (Route.LOCAL, Route.REFUSED):
+            session.when_idle(lambda: session.put(error("ERR " + self._hub.refusal)))
+            return 0
+        return self._routes[spec.route](session, spec, args, rest)
+
+    # -- routes --------------------------------------------------------------------------------------------------
+
+    def _read(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        self._hub.lane.read(session, encode(args))
+        return 0
+
+    def _write(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        hub = self._hub
+        if spec.rule is not None and spec.rule.rewrite is not None:
+            args = spec.rule.rewrite(args)
+        hub.lane.write(session, spec, args, encode(args), session.last_at)
+        if hub.waiters.keys:
+            hub.waiters.touched(session.db, spec, args)
+        return 0
+
+    def _blocking(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        if blocks(args):
+            self._hub.waiters.start(session, spec, args)
+            return 0
+        return (self._write if spec.writes else self._read)(session, spec, args, rest)
+
+    def _transaction(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        if spec.name == b"MULTI" and len(args) == 1:
+            block = self._whole_block(rest)
+            if block is not None:
+                self._hub.lane.block(session, block, session.last_at)
+                if self._hub.waiters.keys:
+                    for inner, inner_args in block.commands:
+                        self._hub.waiters.touched(session.db, inner, inner_args)
+                return len(block.commands) + 1
+        if spec.name in (b"MULTI", b"WATCH"):
+            return self._pin(session, spec, args, rest)
+        return self._read(session, spec, args, rest)  # EXEC, DISCARD, UNWATCH without anything open change nothing
+
+    def _whole_block(self, rest: list[Command]) -> Block | None:
+        """The commands up to EXEC, when all of the block is here and may go down the lane."""
+        commands: list[tuple[Spec, Command]] = []
+        for args in rest:
+            spec = self.catalog.lookup(args)
+            if spec.name == b"EXEC" and len(args) == 1:
+                return Block(commands)
+            if not spec.in_multi or args is BROKEN:
+                return None
+            if spec.rule is not None and spec.rule.rewrite is not None:
+                args = spec.rule.rewrite(args)
+            commands.append((spec, args))
+        return None
+
+    def _answer(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        answer = ANSWERS.get(spec.name)
+        if answer is None:
+            return self._pin(session, spec, args, rest)
+        session.when_idle(lambda: answer(self._local, session, args))
+        return 0
+
+    def _refuse(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
+        return 0
+
+    def _pin(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        """Give the session a connection of its own, then let it have this command."""
+        session.when_idle(lambda: self._hub.pins.open(session, args))
+        return 0
+
+    def _on_pin(self, session: Session, spec: Spec, args: Command) -> int:
+        pin = session.pin
+        assert pin is not None
+        if spec.route is Route.REFUSED:
+            session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
+        elif spec.route is Route.LOCAL and spec.name in ANSWERS and not pin.in_multi:
+            answer = ANSWERS[spec.name]
+            session.when_idle(lambda: answer(self._local, session, args))
+        else:
+            pin.send(spec, args)
+        return 0

@@ -1,0 +1,102 @@
+"""The process of `crossfade proxy`: logging, signals, the order of start and stop, and what is told on failure.
+
+Owns the translation of every expected failure into one line and an exit code.
+"""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import trio
+
+from backfill.errors import BackfillError
+from backfill.url import Url
+from proxy.admin import Admin
+from proxy.jobs import Jobs
+from proxy.metrics import serve_metrics
+from proxy.server import Proxy, Refused, Settings
+from proxy.state import StateDir, StateError
+
+log = logging.getLogger("crossfade")
+
+EXIT_OK = 0
+EXIT_DIFFERENT = 1
+EXIT_USAGE = 2
+EXIT_CONNECT = 3
+EXIT_REFUSED = 4
+
+
+class Failed(Exception):
+    """The command ends with this line and this exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+
+
+def identity(url: Url) -> str:
+    """What a state directory remembers of a server: no secrets, no TLS details."""
+    return str(replace(url, user="", password="", db=0))
+
+
+def run_proxy(settings: Settings, state_dir: Path, http: tuple[str, int] | None, say: Callable[[Proxy], None]) -> None:
+    """Run a proxy until it is stopped by SIGTERM, SIGINT or STOP. Errors: Failed."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
+    state = StateDir(state_dir)
+    try:
+        state.open(identity(settings.source), identity(settings.target))
+        trio.run(_main, Proxy(settings, state), http, say)
+    except BaseException as problem:
+        raise _translated(problem) from None
+    finally:
+        state.close()
+
+
+def _translated(problem: BaseException) -> BaseException:
+    """An expected failure as one line and an exit code; anything else as it is: it must be loud."""
+    while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
+        problem = problem.exceptions[0]
+    match problem:
+        case StateError():
+            return Failed(problem.text, EXIT_USAGE)
+        case Refused():
+            return Failed(problem.text, EXIT_REFUSED)
+        case BackfillError():
+            return Failed(problem.text, EXIT_CONNECT)
+        case OSError():
+            return Failed(str(problem), EXIT_USAGE)
+        case _:
+            return problem
+
+
+async def _main(proxy: Proxy, http: tuple[str, int] | None, say: Callable[[Proxy], None]) -> None:
+    async with trio.open_nursery() as nursery:
+        stopping = trio.Event()
+
+        def start_jobs(inner: trio.Nursery) -> None:
+            jobs = Jobs(proxy, inner)
+            inner.start_soon(Admin(proxy, jobs, stopping.set).serve, proxy.state.admin_socket)
+            if http is not None:
+                serve_metrics(http, jobs.status)
+
+        async def serve() -> None:
+            await proxy.run(lambda: say(proxy), jobs=start_jobs)
+
+        nursery.start_soon(serve)
+        nursery.start_soon(_signals, stopping)
+        await stopping.wait()
+        clean = await proxy.stop()
+        log.info("stopped; %s", "both sides settled" if clean else "not everything is settled: a new backfill is due")
+        nursery.cancel_scope.cancel()
+
+
+async def _signals(stopping: trio.Event) -> None:
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+        async for _ in signals:
+            stopping.set()

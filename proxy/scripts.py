@@ -1,0 +1,55 @@
+"""Which scripts the applications use, so that the mirror side knows them before a flip (invariant 7). Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import OrderedDict
+
+MAX_SCRIPTS = 2000  # more than that is an application that generates scripts; the oldest are forgotten
+MAX_BODY_BYTES = 1024 * 1024  # a longer body is hashed and passed on, but not kept for a reconnect
+
+
+class Scripts:
+    """Bodies seen in EVAL and SCRIPT LOAD, and digests used by EVALSHA."""
+
+    def __init__(self) -> None:
+        self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
+        self._used: OrderedDict[bytes, None] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Scripts known={len(self._bodies)} used={len(self._used)}>"
+
+    def learn(self, name: bytes, args: list[bytes], *, ok: bool) -> bytes | None:
+        """Take in an answered command; the body to load on the mirror side when it is new."""
+        if name == b"SCRIPT FLUSH" and ok:
+            self._bodies.clear()
+            self._used.clear()
+        elif name in (b"EVALSHA", b"EVALSHA_RO") and len(args) > 1 and ok:
+            self._use(args[1].lower())
+        elif name in (b"EVAL", b"EVAL_RO") and len(args) > 1:
+            return self._body(args[1])
+        elif name == b"SCRIPT LOAD" and ok:
+            self._body(args[2])  # mirrored as sent
+        return None
+
+    def _body(self, body: bytes) -> bytes | None:
+        digest = hashlib.sha1(body, usedforsecurity=False).hexdigest().encode()
+        if digest in self._bodies:
+            return None
+        self._bodies[digest] = body if len(body) <= MAX_BODY_BYTES else b""
+        if len(self._bodies) > MAX_SCRIPTS:
+            self._bodies.popitem(last=False)
+        return body
+
+    def _use(self, digest: bytes) -> None:
+        self._used[digest] = None
+        if len(self._used) > MAX_SCRIPTS:
+            self._used.popitem(last=False)
+
+    def bodies(self) -> list[bytes]:
+        """What a mirror side that has restarted must be told again."""
+        return [body for body in self._bodies.values() if body]
+
+    def used(self) -> list[bytes]:
+        """Digests that must be known on the other side before it serves."""
+        return list(self._used)

@@ -1,0 +1,335 @@
+"""One running proxy: puts fast floor and slow floor together, and keeps the connections to both servers.
+
+Owns the start and the stop, which server plays which role towards the fast floor, and the phase. The nursery here holds
+everything that waits: control connections, the keepers of lane and mirror link, listeners, the admin socket, jobs.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import trio
+
+from backfill.client import ConnectionLost
+from backfill.errors import ConnectError
+from backfill.url import Url
+from proxy.effects import RULES
+from proxy.floor import SelectorFloor
+from proxy.hub import DOWN, Hub
+from proxy.lane import LaneLoss
+from proxy.link import Link
+from proxy.local import Local
+from proxy.pinned import Pins
+from proxy.roles import Name, Roles
+from proxy.router import Router
+from proxy.session import Session
+from proxy.side import Side
+from proxy.state import StateDir
+from proxy.waiters import Waiters
+from resp.catalog import Catalog
+
+log = logging.getLogger("crossfade")
+
+BACKLOG = 1024  # connections the kernel holds until they are accepted
+DOWN_LIMIT_SECONDS = 10.0  # commands wait for the serving side for so long, then they are answered with an error
+RETRY_SECONDS = 0.5  # a key whose copy failed is tried again
+RELINK_SECONDS = 0.2
+
+
+class Phase(Enum):
+    """How far the migration is."""
+
+    FILLING = "filling"  # no complete backfill yet
+    CONVERGING = "converging"  # dirty keys left
+    IN_SYNC = "in-sync"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the operator chose."""
+
+    source: Url
+    target: Url
+    host: str = "127.0.0.1"
+    port: int = 7379
+    no_auth: bool = False
+    allow_non_empty: bool = False
+
+
+class Refused(Exception):
+    """The proxy will not start like this; `text` says why and what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+class Proxy:
+    """A proxy between two servers."""
+
+    def __init__(self, settings: Settings, state: StateDir) -> None:
+        durable = state.durable
+        self.settings = settings
+        self.state = state
+        self.roles = Roles(durable.serving, durable.epoch)
+        self.hub = Hub(self.roles)
+        self.floor = SelectorFloor(self.hub.flush)
+        self.hub.floor = self.floor
+        self.hub.waiters = Waiters(self.hub)
+        self.hub.on_lane_lost = self._lane_lost
+        self.hub.on_mirror_lost = self._mirror_lost
+        self.hub.on_filling = self.fall_back
+        self.sides = {
+            Name.SOURCE: Side(Name.SOURCE, settings.source, self.roles.facts[Name.SOURCE], durable.instance),
+            Name.TARGET: Side(Name.TARGET, settings.target, self.roles.facts[Name.TARGET], durable.instance),
+        }
+        password = "" if settings.no_auth else settings.source.password
+        self.local = Local(self.hub, user=settings.source.user, password=password)
+        self.hub.router = Router(self.hub, Catalog.default(), self.local)
+        self.problems: dict[str, str] = {}  # what an operator should know, by topic
+        self.flips: list[dict[str, object]] = []
+        self.port = settings.port
+        self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
+        self._loss: LaneLoss | None = None
+        self._lost: dict[Name, trio.Event] = {}
+        self._numbers = 0
+        self._nursery: trio.Nursery | None = None
+
+    def __repr__(self) -> str:
+        return f"<Proxy {self.roles!r} phase={self.phase.value} {self.hub!r}>"
+
+    @property
+    def phase(self) -> Phase:
+        if not self.state.durable.backfilled:
+            return Phase.FILLING
+        if self.hub.repair.keys.dirty or self.hub.mirror.link is None:
+            return Phase.CONVERGING
+        return Phase.IN_SYNC
+
+    @property
+    def serving(self) -> Side:
+        return self.sides[self.roles.serving]
+
+    @property
+    def mirror(self) -> Side:
+        return self.sides[self.roles.mirror]
+
+    def fall_back(self, reason: str) -> None:
+        """Equality is lost beyond single keys: a new backfill is due."""
+        log.warning("back to filling: %s", reason)
+        self.problems["filling"] = reason
+        self.refills += 1
+        if self.state.durable.backfilled:
+            self.state.save(backfilled=False)
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    async def run(
+        self, on_ready: Callable[[], None], *, jobs: Callable[[trio.Nursery], None] = lambda nursery: None
+    ) -> None:
+        """Serve until cancelled. Errors: ConnectError, Refused, OSError (listening)."""
+        await self._first_look()
+        listeners = await self._listen()
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            self.hub.pins = Pins(self.hub, self._dial_pin, nursery.start_soon, self._fence_pin)
+            for side in self.sides.values():
+                nursery.start_soon(side.run)
+                nursery.start_soon(self._keep_link, side.name)
+            nursery.start_soon(self.floor.run)
+            nursery.start_soon(self.hub.waiters.run, self.hub.flush)
+            nursery.start_soon(self._retry_copies)
+            await self.hub.until(lambda: self.hub.lane.link is not None)
+            self.state.save(started=True, clean=False)
+            jobs(nursery)
+            for listener in listeners:
+                nursery.start_soon(self._accept, listener)
+            on_ready()
+
+    async def _first_look(self) -> None:
+        """Both servers, once: the serving side must be there, the mirror side must not be a surprise."""
+        await self.serving.open()
+        try:
+            await self.mirror.open()
+            dbs = await self.mirror.sizes()
+        except ConnectError as problem:
+            if problem.kind == "auth":
+                raise
+            log.warning(
+                "%s is absent (%s): writes are kept as dirty keys until it is there",
+                self.mirror.name.value,
+                problem.text,
+            )
+            return
+        fresh = not self.state.durable.started
+        if fresh and dbs and not self.settings.allow_non_empty:
+            raise Refused(
+                f"the {self.mirror.name.value} {self.mirror.url.address} is not empty: {sum(dbs.values()):,} keys "
+                f"in db {', '.join(map(str, dbs))}. Empty it, or say --allow-non-empty: "
+                "keys that the source does not have will then be deleted there"
+            )
+        if self.serving.facts.run_id and self.serving.facts.run_id == self.mirror.facts.run_id:
+            raise Refused("source and target are the same server")
+
+    async def _listen(self) -> Sequence[trio.SocketListener]:
+        settings = self.settings
+        if self.local.open and not settings.no_auth and settings.host not in ("127.0.0.1", "::1", "localhost"):
+            raise Refused(
+                f"listening on {settings.host} without a password: anybody who reaches it could write. "
+                "Give the source URL a password, or say --no-auth"
+            )
+        try:
+            listeners = await trio.open_tcp_listeners(settings.port, host=settings.host, backlog=BACKLOG)
+        except OSError as problem:
+            raise Refused(
+                f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}; "
+                "choose another --listen HOST:PORT"
+            ) from None
+        self.port = listeners[0].socket.getsockname()[1]
+        return listeners
+
+    async def _accept(self, listener: trio.SocketListener) -> None:
+        while True:
+            try:
+                stream = await listener.accept()
+            except OSError as problem:  # too many open files: wait for some to be closed
+                self.problems["accept"] = f"cannot accept connections: {problem.strerror}"
+                await trio.sleep(0.1)
+                continue
+            sock = socket.socket(fileno=stream.socket.detach())
+            sock.setblocking(False)
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._numbers += 1
+            host, port = sock.getpeername()[:2] if sock.family != socket.AF_UNIX else ("unix", 0)
+            session = Session(
+                self.hub,
+                sock,
+                f"{host}:{port}",
+                self._numbers,
+                authenticated=self.local.open,
+                db=self.settings.source.db,
+            )
+            self.hub.joined(session)
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    async def _keep_link(self, name: Name) -> None:
+        """Keep one link to this server, in the role that it plays at the moment."""
+        side = self.sides[name]
+        while True:
+            await side.wait_up()
+            try:
+                dbs = await side.probe_dbs()
+                link = await side.link("link", self.floor, self.hub.lane)
+            except (ConnectError, ConnectionLost) as problem:
+                log.debug("%s: no link: %s", name.value, problem.text)
+                await trio.sleep(RELINK_SECONDS)
+                continue
+            link.dbs |= dbs
+            lost = self._attach(name, link)
+            await lost.wait()
+            await self._wait_fenced(name, link.wire.client_id)
+
+    async def _wait_fenced(self, name: Name, client_id: int) -> None:
+        """Fence a lost link. Commands do not wait for ever meanwhile: after a while they get an error."""
+        async with trio.open_nursery() as nursery:
+            if name is self.roles.serving:
+                nursery.start_soon(self._give_up_later)
+            await self.sides[name].fence(client_id)
+            nursery.cancel_scope.cancel()
+
+    async def _give_up_later(self) -> None:
+        await trio.sleep(DOWN_LIMIT_SECONDS)
+        side = self.serving
+        self.hub.refusal = f"crossfade: the serving side ({side.name.value}) is not reachable: {side.problem}"
+        self.hub.resume(DOWN)
+
+    def _attach(self, name: Name, link: Link) -> trio.Event:
+        """Give a new link to the role that its server plays; the event is set when the link is lost."""
+        lost = self._lost[name] = trio.Event()
+        if name is self.roles.serving:
+            self._attach_lane(link)
+        else:
+            self.hub.mirror.attach(link)
+            for body in self.hub.recorder.scripts.bodies():
+                self.hub.mirror.tell([b"SCRIPT", b"LOAD", body])
+        self.hub.flush()
+        return lost
+
+    def _attach_lane(self, link: Link) -> None:
+        side = self.serving
+        hub = self.hub
+        hub.lane.attach(link)
+        self._use(side)
+        loss, self._loss = self._loss, None
+        if loss is not None:
+            hub.lane.replay(loss.reads)
+        hub.refusal = ""
+        hub.resume(DOWN)
+
+    def _use(self, side: Side) -> None:
+        """This side's commands decide from now on."""
+        for spec in side.catalog:
+            spec.rule = RULES.get(spec.name)
+        self.local.hello = side.hello
+        self.hub.router.use(side.catalog)
+
+    def _lane_lost(self, loss: LaneLoss) -> None:
+        log.warning("lane lost (%s): %r", loss.reason, loss)
+        self._loss = loss
+        self._lost[self.roles.serving].set()
+
+    def _mirror_lost(self, reason: str) -> None:
+        log.warning("mirror link lost: %s", reason)
+        self._lost[self.roles.mirror].set()
+
+    async def _dial_pin(self) -> Link:
+        return await self.serving.link("pin", self.floor, self.hub.lane)
+
+    def _fence_pin(self, client_id: int, then: Callable[[], None]) -> None:
+        """A pinned connection was lost with commands in flight: `then` runs once none of them can run any more."""
+        side = self.serving
+
+        async def fence() -> None:
+            await side.fence(client_id)
+            then()
+            self.hub.flush()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(fence)
+
+    async def _retry_copies(self) -> None:
+        while True:
+            await trio.sleep(RETRY_SECONDS)
+            if self.hub.repair.keys.retry():
+                self.hub.flush()
+
+    # -- flip ----------------------------------------------------------------------------------------------------
+
+    def swap_roles(self) -> None:
+        """Serve from the other side. Only with nothing in flight anywhere, and after role and epoch are durable."""
+        hub = self.hub
+        lane_link, mirror_link = hub.lane.detach(), hub.mirror.detach()
+        assert lane_link is not None
+        assert mirror_link is not None
+        self.roles.serving = self.roles.mirror
+        self.roles.epoch = self.state.durable.epoch
+        hub.lane.attach(mirror_link)
+        hub.mirror.attach(lane_link)
+        hub.repair.restart_forms()
+        self._use(self.serving)
+
+    # -- stop ----------------------------------------------------------------------------------------------------
+
+    async def stop(self, patience: float = 5.0) -> bool:
+        """Stop taking commands, let everything settle; True when both sides are known to be equal as they were."""
+        self.hub.pause("stopping")
+        with trio.move_on_after(patience):
+            await self.hub.until(lambda: self.hub.drained and self.hub.settled)
+        clean = self.hub.drained and self.hub.settled and self.hub.mirror.link is not None
+        self.state.save(clean=clean)
+        return clean

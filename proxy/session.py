@@ -1,0 +1,284 @@
+"""One client connection: its bytes in and out, and its state as Redis knows it.
+
+Owns the client's socket, parser, output and backlog, and the mode that says who takes its next command. What a command
+means is the router's business. Output is bounded: who does not read his replies is not read from, and in the end is
+disconnected, as Redis does (invariant 8).
+"""
+
+from __future__ import annotations
+
+import socket
+from collections import deque
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+from proxy.floor import READ, WRITE
+from resp.commands import CommandParser
+
+if TYPE_CHECKING:
+    from proxy.hub import Hub
+    from proxy.pinned import Pinned
+
+READ_BYTES = 64 * 1024
+BACKLOG_COMMANDS = 1024  # decoded but not yet taken; beyond it the client is not read from
+OUT_PAUSE_BYTES = 1024 * 1024  # unread replies beyond which the client's next commands wait
+OUT_LIMIT_BYTES = 256 * 1024 * 1024  # unread replies beyond which the client is disconnected
+OWED_LIMIT = 20_000  # replies awaited by one client beyond which its next commands wait
+
+Command = list[bytes]
+
+BROKEN: Command = [b"protocol error"]
+"""Stands (by identity) behind the last good command of a client whose bytes are not RESP: see `parser.error`."""
+
+
+class Mode(Enum):
+    """Who takes the session's next command."""
+
+    READY = "ready"  # the router
+    DRAINING = "draining"  # nobody, until every reply owed is in; then the deferred action runs
+    WAITING = "waiting"  # nobody: a blocking command has not been served
+    OPENING = "opening"  # nobody: a pinned connection is being opened
+    PINNED = "pinned"  # the router, for the pinned connection
+    CLOSED = "closed"
+
+
+TAKING = frozenset({Mode.READY, Mode.PINNED})
+
+
+class Session:
+    """A client."""
+
+    __slots__ = (
+        "_deaf",
+        "_events",
+        "_leaving",
+        "_unsent",
+        "address",
+        "authenticated",
+        "backlog",
+        "connected_at",
+        "db",
+        "deferred",
+        "hub",
+        "id",
+        "last_at",
+        "last_command",
+        "library",
+        "mode",
+        "muted",
+        "name",
+        "out",
+        "owed",
+        "parser",
+        "pin",
+        "resp",
+        "skip_next",
+        "sock",
+        "user",
+    )
+
+    def __init__(
+        self, hub: Hub, sock: socket.socket, address: str, number: int, *, authenticated: bool, db: int
+    ) -> None:
+        self.hub = hub
+        self.sock = sock
+        self.address = address
+        self.id = number
+        self.db = db
+        self.resp = 2
+        self.name = b""
+        self.user = b"default"
+        self.library: dict[bytes, bytes] = {}
+        self.authenticated = authenticated
+        self.muted = False  # CLIENT REPLY OFF
+        self.skip_next = 0  # CLIENT REPLY SKIP: replies still to be left out
+        self.mode = Mode.READY
+        self.owed = 0  # replies awaited from the lane or from the pinned connection
+        self.out: list[bytes] = []
+        self.backlog: deque[Command] = deque()
+        self.deferred: Callable[[], None] | None = None
+        self.pin: Pinned | None = None
+        self.parser = CommandParser(authenticated=authenticated)
+        self.connected_at = self.last_at = hub.clock()
+        self.last_command: Command = []
+        self._unsent = bytearray()  # what the socket did not take yet
+        self._events = READ
+        self._deaf = False  # the protocol is broken: nothing more is read
+        self._leaving = False  # to be closed when all output is sent
+
+    def __repr__(self) -> str:
+        return f"<Session {self.id} {self.address} {self.mode.value} db={self.db} resp={self.resp} owed={self.owed}>"
+
+    def fileno(self) -> int:
+        return self.sock.fileno()
+
+    @property
+    def open(self) -> bool:
+        return self.mode is not Mode.CLOSED
+
+    # -- in ------------------------------------------------------------------------------------------------------
+
+    def on_readable(self) -> None:
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self.close()
+            return
+        commands = self.parser.feed(data)
+        if self.parser.error is not None and not self._deaf:
+            self._deaf = True  # nothing behind the broken bytes can be understood
+            commands.append(BROKEN)
+            self._watch()
+        if self.backlog or self.hub.paused or self.mode not in TAKING:
+            self.backlog.extend(commands)
+            self._watch()
+        elif commands:
+            self.hub.router.dispatch(self, commands)
+
+    def park(self, commands: list[Command]) -> None:
+        """Keep commands that cannot be taken now; in front of what came later."""
+        self.backlog.extendleft(reversed(commands))
+        self._watch()
+
+    def resume(self) -> None:
+        """Take the parked commands, as far as that goes."""
+        if not self.backlog or self.hub.paused or self.mode not in TAKING:
+            return
+        commands = list(self.backlog)
+        self.backlog.clear()
+        self.hub.router.dispatch(self, commands)
+        self._watch()
+
+    def when_idle(self, action: Callable[[], None]) -> None:
+        """Run `action` once every reply owed is in; until then no command is taken."""
+        if self.owed == 0:
+            action()
+        else:
+            self.mode = Mode.DRAINING
+            self.deferred = action
+
+    def drained(self) -> None:
+        """Every reply owed is in: run what waited for that, then go on. Called at every flush with owed == 0."""
+        if self.mode is Mode.DRAINING and self.deferred is not None:
+            action, self.deferred = self.deferred, None
+            self.mode = Mode.PINNED if self.pin is not None else Mode.READY
+            action()
+        self.resume()
+
+    # -- out -----------------------------------------------------------------------------------------------------
+
+    def reply(self, frame: bytes) -> None:
+        """A reply that was owed."""
+        self.owed -= 1
+        if not self.out:
+            self.hub.touched.append(self)
+        if self.muted or self.skip_next:
+            self._leave_out()
+        else:
+            self.out.append(frame)
+
+    def put(self, frame: bytes) -> None:
+        """A reply made by the proxy, or a push: nothing was owed."""
+        if not self.out:
+            self.hub.touched.append(self)
+        if self.muted or self.skip_next:
+            self._leave_out()
+        else:
+            self.out.append(frame)
+
+    def push(self, frame: bytes) -> None:
+        """An out-of-band message: not subject to CLIENT REPLY."""
+        if not self.out:
+            self.hub.touched.append(self)
+        self.out.append(frame)
+
+    def _leave_out(self) -> None:
+        if self.skip_next and not self.muted:
+            self.skip_next -= 1
+
+    def flush(self) -> None:
+        """Send what has gathered."""
+        out = self.out
+        if not out:
+            return
+        data = out[0] if len(out) == 1 else b"".join(out)
+        out.clear()
+        if self.mode is Mode.CLOSED:
+            return
+        if self._unsent:
+            self._unsent += data
+            if len(self._unsent) > OUT_LIMIT_BYTES:
+                self.close()
+            return
+        try:
+            sent = self.sock.send(data)
+        except BlockingIOError:
+            sent = 0
+        except OSError:
+            self.close()
+            return
+        if sent < len(data):
+            self._unsent = bytearray(memoryview(data)[sent:])
+            self._watch()
+        elif self._leaving:
+            self.close()
+        elif self._events != READ:
+            self._watch()
+
+    def on_writable(self) -> None:
+        if self.mode is Mode.CLOSED:
+            return
+        try:
+            sent = self.sock.send(self._unsent)
+        except BlockingIOError:
+            return
+        except OSError:
+            self.close()
+            return
+        del self._unsent[:sent]
+        if not self._unsent:
+            if self._leaving:
+                self.close()
+                return
+            self._watch()
+            self.resume()
+
+    @property
+    def choked(self) -> bool:
+        """Too much is owed or unread: take no further command now."""
+        return len(self._unsent) > OUT_PAUSE_BYTES or self.owed > OWED_LIMIT
+
+    def _watch(self) -> None:
+        if self.mode is Mode.CLOSED:
+            return
+        reading = not self._deaf and not self._leaving and len(self.backlog) < BACKLOG_COMMANDS and not self.choked
+        events = (READ if reading else 0) | (WRITE if self._unsent else 0)
+        if events != self._events:
+            self._events = events
+            self.hub.floor.watch(self, events)
+
+    # -- end -----------------------------------------------------------------------------------------------------
+
+    def leave(self, frame: bytes) -> None:
+        """Say this, and hang up once it has been sent."""
+        self.put(frame)
+        self._leaving = True
+        self.backlog.clear()
+        self._watch()
+
+    def close(self) -> None:
+        """Hang up now."""
+        if self.mode is Mode.CLOSED:
+            return
+        self.mode = Mode.CLOSED
+        self.hub.floor.remove(self)
+        self.sock.close()
+        self.backlog.clear()
+        self.out.clear()
+        self.deferred = None
+        self.hub.left(self)

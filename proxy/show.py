@@ -1,0 +1,75 @@
+"""How status and outcomes look on a terminal. Pure: documents in, rich renderables and lines out."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from rich.table import Table
+
+STATUSES = ("missing", "extra", "type", "ttl", "value", "unreadable")
+
+
+def status_table(status: dict[str, Any]) -> Table:
+    """The status document for a person."""
+    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
+    for name, value in _rows(status):
+        table.add_row(name, value)
+    return table
+
+
+def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "phase", status["phase"]
+    yield "serving", f"{status['serving']} (epoch {status['epoch']})"
+    for name in ("source", "target"):
+        side = status[name]
+        yield name, f"{side['url']}  {side['version']}  {'connected' if side['connected'] else side['problem']}"
+    mirror = status["mirror"]
+    yield (
+        "mirror queue",
+        (f"{mirror['queued']:,} awaited, {mirror['queued_bytes']:,} bytes, lag {mirror['lag_ms']:.1f} ms"),
+    )
+    yield "dirty keys", f"{status['dirty']:,}"
+    if status["unmirrored"]:
+        yield "unmirrored", f"{status['unmirrored']:,}: {', '.join(status['unmirrored_commands'])}"
+    yield "clients", f"{status['clients']:,} ({status['waiting']:,} blocked, {status['pinned']:,} pinned)"
+    filling = status["backfill"]
+    yield (
+        "backfill",
+        f"{filling['state']}, {filling['copied']:,} of {filling['total']:,} keys, {filling['failed']:,} failed",
+    )
+    check = status["verify"]
+    yield (
+        "verify",
+        f"{check['state']}, {check['checked']:,} checked, {sum(check[name] for name in STATUSES):,} different",
+    )
+    for flip in status["flips"][-3:]:
+        yield "flip", f"to {flip['serving']}, pause {flip['pause_ms']:.1f} ms"
+    for problem in status["problems"]:
+        yield "problem", problem
+
+
+def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[str]:
+    """The outcome of a verify."""
+    counts = ", ".join(f"{report[name]:,} {name}" for name in STATUSES if report[name])
+    counts = f", {counts}" if counts else ""
+    yield f"{report['checked']:,} keys checked, {report['equal']:,} equal{counts}, {report['seconds']:.1f} s"
+    for finding in findings[:20]:
+        yield f"  {finding['status'].upper()} db {finding['db']} {finding['key']}: {finding['detail']}"
+    if len(findings) > 20:
+        yield f"  ... and {len(findings) - 20:,} more (--json lists 1,000)"
+    if report["problem"]:
+        yield f"not complete: {report['problem']}"
+
+
+def flip_lines(outcome: dict[str, Any], dry_run: bool) -> Iterator[str]:
+    """The outcome of a flip."""
+    if outcome["flipped"]:
+        side, epoch, pause = outcome["serving"], outcome["epoch"], outcome["pause_ms"]
+        yield f"flipped: the {side} serves now (epoch {epoch}), pause {pause:.1f} ms"
+    elif dry_run and not outcome["reasons"]:
+        yield f"a flip would go through; the drain took {outcome['drain_ms']:.1f} ms"
+    else:
+        yield f"not flipped: the {outcome['serving']} serves as before"
+    for reason in outcome["reasons"]:
+        yield f"  - {reason}"

@@ -1,0 +1,187 @@
+"""One of the two servers, seen from the slow floor: its control connection, its clock, what it can do.
+
+Owns reconnecting (with back-off) and the control connection, apart from lane and mirror queue, so that a busy or paused
+server is seen. Makes the links that the fast floor uses, and fences those that were lost (invariant 13). Knows no role.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import Any
+
+import trio
+
+from backfill.client import Client, ConnectionLost, ReplyError, command_names
+from backfill.dial import connect
+from backfill.errors import ConnectError
+from backfill.scan import databases
+from backfill.url import Url
+from proxy.floor import Floor
+from proxy.link import Link, Owner
+from proxy.roles import Facts, Name
+from resp.catalog import Catalog
+
+log = logging.getLogger("crossfade")
+
+POLL_SECONDS = 1.0  # PING and TIME on the control connection
+REPLY_SECONDS = 5.0  # without an answer for so long the control connection is given up
+BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+FIRST_SAMPLES = 8  # of the clock, at once after connecting
+PROBED_DBS = 16  # Redis' default number of dbs
+
+
+class Side:
+    """The source or the target."""
+
+    def __init__(self, name: Name, url: Url, facts: Facts, instance: str) -> None:
+        self.name = name
+        self.url = url
+        self.facts = facts
+        self.catalog = Catalog.default()
+        self.hello: dict[Any, Any] = {}
+        self.problem = "not connected yet"  # empty while the control connection works
+        self.since = time.time()
+        self._instance = instance
+        self._control: Client | None = None
+        self._up = trio.Event()
+        self._fenced = False
+
+    def __repr__(self) -> str:
+        return f"<Side {self.name.value} {self.url} {self.problem or 'up'}>"
+
+    @property
+    def control(self) -> Client:
+        """The control connection. Errors: ConnectionLost when there is none."""
+        if self._control is None:
+            raise ConnectionLost(f"{self.name.value} {self.url.address}: {self.problem}")
+        return self._control
+
+    async def wait_up(self) -> None:
+        """Until the control connection works."""
+        while self._control is None:
+            await self._up.wait()
+
+    # -- control connection --------------------------------------------------------------------------------------
+
+    async def open(self) -> None:
+        """Connect once and learn what the server is; for the start, where a failure is told at once.
+        Errors: ConnectError."""
+        async with Client.open(self.url, name=self._title("start"), reply_timeout=REPLY_SECONDS) as control:
+            try:
+                await self._learn(control)
+            except ConnectionLost as problem:
+                raise ConnectError("protocol", problem.text) from None
+
+    async def run(self) -> None:
+        """Keep the control connection, for ever."""
+        failures = 0
+        while True:
+            try:
+                async with Client.open(self.url, name=self._title("control"), reply_timeout=REPLY_SECONDS) as control:
+                    await self._learn(control)
+                    await self._fence_former(control)
+                    failures = 0
+                    self._set_up(control)
+                    await self._watch(control)
+            except (ConnectError, ConnectionLost) as problem:
+                self._set_down(problem.text)
+            finally:
+                self._control = None
+            await trio.sleep(BACKOFF_SECONDS[min(failures, len(BACKOFF_SECONDS) - 1)])
+            failures += 1
+
+    def _set_up(self, control: Client) -> None:
+        if self.problem:
+            log.info("%s %s: connected", self.name.value, self.url.address)
+        self.problem, self.since = "", time.time()
+        self._control = control
+        self._up.set()
+        self._up = trio.Event()
+
+    def _set_down(self, problem: str) -> None:
+        if not self.problem or self.problem == "not connected yet":
+            log.warning("%s %s: %s", self.name.value, self.url.address, problem)
+            self.since = time.time()
+        self.problem = problem
+
+    async def _learn(self, control: Client) -> None:
+        reply = await control.call(b"COMMAND")
+        if isinstance(reply, list):
+            self.facts.commands = command_names(reply)
+            self.catalog = Catalog.from_command_reply(reply)
+        server = control.wire.server
+        product = "valkey" if "valkey_version" in server else "redis"
+        version = server.get("valkey_version") or server.get("redis_version", "0.0.0")
+        major, minor, *_ = [*(int(part) for part in version.split(".")[:2] if part.isdigit()), 0, 0]
+        self.facts.version = (product, major, minor)
+        self.facts.run_id = server.get("run_id", "")
+        hello = await control.call(b"HELLO", b"2")
+        if isinstance(hello, list):
+            self.hello = dict(zip(hello[::2], hello[1::2], strict=False))
+        for _ in range(FIRST_SAMPLES):
+            await self._measure(control)
+
+    async def _watch(self, control: Client) -> None:
+        while True:
+            await trio.sleep(POLL_SECONDS)
+            await self._measure(control)
+
+    async def _measure(self, control: Client) -> None:
+        sent = time.time() * 1000
+        reply = await control.call(b"TIME")
+        received = time.time() * 1000
+        if isinstance(reply, list):
+            self.facts.clock.measured(sent, int(reply[0]) * 1000 + int(reply[1]) / 1000, received)
+
+    # -- links ---------------------------------------------------------------------------------------------------
+
+    def _title(self, kind: str) -> str:
+        return f"crossfade-{self._instance}-{kind}"
+
+    async def link(self, kind: str, floor: Floor, owner: Owner) -> Link:
+        """A connection for the fast floor. Errors: ConnectError."""
+        wire = await connect(self.url, name=self._title(kind))
+        return Link(wire, floor, owner, db=self.url.db)
+
+    async def probe_dbs(self) -> set[int]:
+        """Which of the first dbs this server accepts. Errors: ConnectError, ConnectionLost."""
+        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
+            replies = await client.pipeline([[b"SELECT", b"%d" % db] for db in range(PROBED_DBS)])
+        return {db for db, reply in enumerate(replies) if not isinstance(reply, ReplyError)}
+
+    async def sizes(self) -> dict[int, int]:
+        """The dbs that have keys, and how many. Errors: ConnectError, ConnectionLost, ScanError."""
+        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
+            return await databases(client)
+
+    async def has_db(self, db: int) -> bool:
+        """Whether this server accepts a db. Errors: ConnectError, ConnectionLost."""
+        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
+            return not isinstance(await client.call(b"SELECT", b"%d" % db), ReplyError)
+
+    async def fence(self, client_id: int) -> None:
+        """Make sure that nothing sent on a lost connection runs later. Returns when the server has said so."""
+        while client_id:
+            try:
+                await self.wait_up()
+                await self.control.call(b"CLIENT", b"KILL", b"ID", b"%d" % client_id)
+            except ConnectionLost:
+                await trio.sleep(POLL_SECONDS)
+            else:
+                return
+
+    async def _fence_former(self, control: Client) -> None:
+        """Kill what a former proxy on the same state directory left behind, once, at the first connect."""
+        if self._fenced:
+            return
+        self._fenced = True
+        reply = await control.call(b"CLIENT", b"LIST")
+        if not isinstance(reply, bytes):
+            log.warning("%s: CLIENT LIST is refused: connections of a former proxy cannot be fenced", self.name.value)
+            return
+        own = b"id=%d " % control.wire.client_id
+        name = b" name=" + self._title("").encode()
+        for line in reply.splitlines():
+            if name in line and not line.startswith(own):
+                await control.call(b"CLIENT", b"KILL", b"ID", line.split(b" ", 1)[0].removeprefix(b"id="))

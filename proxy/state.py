@@ -1,0 +1,138 @@
+"""What must survive a restart: who serves, under which epoch, and whether the backfill is complete.
+
+Owns the state directory: its lock (one proxy per directory), its small JSON file, replaced atomically and fsynced
+before anything is served under it (invariant 11), and the admin socket's path. Holds no secrets.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from proxy.roles import Name
+
+FORMAT = 1
+STATE_FILE = "state.json"
+LOCK_FILE = "lock"
+ADMIN_SOCKET = "admin.sock"
+MAX_SOCKET_PATH = 100  # bytes; the kernel's limit for a unix socket is 108
+
+
+class StateError(Exception):
+    """The state directory cannot be used; `text` says why and what to do."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+@dataclass(frozen=True, slots=True)
+class Durable:
+    """The durable facts."""
+
+    source: str  # URL without secrets: a directory belongs to one pair of servers
+    target: str
+    serving: Name = Name.SOURCE
+    epoch: int = 0
+    backfilled: bool = False  # a backfill was completed since everything was last unknown
+    clean: bool = True  # stopped with nothing dirty and nothing in the mirror queue
+    started: bool = False  # commands have been served: the target is not expected to be empty any more
+    instance: str = ""  # in the names of our upstream connections, to find those of a proxy that was killed
+
+    def to_json(self) -> str:
+        return json.dumps({"format": FORMAT, **asdict(self), "serving": self.serving.value}, indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Durable:
+        fields = json.loads(text)
+        if fields.pop("format") != FORMAT:
+            raise ValueError("another format")
+        return cls(**{**fields, "serving": Name(fields["serving"])})
+
+
+class StateDir:
+    """An open, locked state directory."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = -1
+        self.durable = Durable("", "")
+
+    def __repr__(self) -> str:
+        return f"<StateDir {self.path} {self.durable}>"
+
+    @property
+    def admin_socket(self) -> Path:
+        return self.path / ADMIN_SOCKET
+
+    def open(self, source: str, target: str) -> None:
+        """Lock the directory and load it, or begin anew. Errors: StateError."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True, mode=0o700)
+            self._lock = os.open(self.path / LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+        except OSError as problem:
+            raise StateError(f"cannot use the state directory {self.path}: {problem.strerror}") from None
+        if len(os.fsencode(self.admin_socket)) > MAX_SOCKET_PATH:
+            raise StateError(f"the path {self.admin_socket} is too long for a socket: choose a shorter --state-dir")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise StateError(
+                f"another proxy is running on the state directory {self.path}: stop it, or choose another --state-dir"
+            ) from None
+        self._load(source, target)
+
+    def _load(self, source: str, target: str) -> None:
+        try:
+            text = (self.path / STATE_FILE).read_text()
+        except FileNotFoundError:
+            self.durable = Durable(source, target, instance=secrets.token_hex(6))
+            return
+        try:
+            found = Durable.from_json(text)
+        except (ValueError, KeyError, TypeError):
+            raise StateError(
+                f"{self.path / STATE_FILE} cannot be read (damaged, or written by another version): "
+                "restore it, or start with an empty --state-dir and a new backfill"
+            ) from None
+        if (found.source, found.target) != (source, target):
+            raise StateError(
+                f"the state directory {self.path} belongs to {found.source} -> {found.target}, "
+                f"not to {source} -> {target}: choose another --state-dir"
+            )
+        self.durable = found
+
+    def save(self, **changes: object) -> None:
+        """Change some of the facts, durably. Errors: OSError."""
+        self.durable = replace(self.durable, **changes)  # type: ignore[arg-type]
+        temporary = self.path / (STATE_FILE + ".new")
+        with open(temporary, "w") as file:
+            file.write(self.durable.to_json())
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, self.path / STATE_FILE)
+        directory = os.open(self.path, os.O_RDONLY)
+        try:
+            os.fsync(directory)
+        finally:
+            os.close(directory)
+
+    def close(self) -> None:
+        """Let another proxy have the directory."""
+        if self._lock >= 0:
+            os.close(self._lock)
+            self._lock = -1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,279 @@
+"""Blocking commands, run as their non-blocking form on the lane.
+
+Owns the waiting clients and which keys they wait for. `MULTI; BLPOP …; EXEC` is the non-blocking form: inside MULTI a
+blocking command answers at once, over all its keys in one step, with the very bytes it would answer a blocked client
+(all versions, both protocols). It is tried when it arrives, and again directly behind every write that touches one of
+its keys, because a server serves a waiter before the next command. So its place in the order and its effect are known,
+and a waiting client rides through a flip. First come, first served. A slow poll finds what was pushed by others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import trio
+
+from proxy.session import Command, Mode, Session
+from resp.catalog import Spec
+from resp.frames import decode, elements, is_error, is_null
+
+if TYPE_CHECKING:
+    from proxy.hub import Hub
+
+Place = tuple[int, bytes]
+
+TIMED_OUT = {2: b"*-1\r\n", 3: b"_\r\n"}
+POLL_SECONDS = 0.5  # for pushes that did not come through the proxy, or by scripts that did not declare the key
+_PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
+
+
+def timeout_seconds(name: bytes, args: Command) -> float | None:
+    """The timeout of a blocking command; None when it is not a number (the server says so)."""
+    try:
+        if name in (b"XREAD", b"XREADGROUP"):
+            upper = [arg.upper() for arg in args]
+            return int(args[upper.index(b"BLOCK") + 1]) / 1000
+        return float(args[1] if name in (b"BLMPOP", b"BZMPOP") else args[-1])
+    except (ValueError, IndexError):
+        return None
+
+
+@dataclass(slots=True, eq=False)
+class Waiter:
+    """One client in a blocking command."""
+
+    session: Session
+    spec: Spec
+    args: Command
+    places: list[Place]
+    deadline: float  # of the hub's clock; infinite without a timeout
+    trying: bool = False  # an attempt is in the lane
+    again: bool = False  # a key was touched meanwhile
+    tries: int = 0
+    sent: float = 0.0
+    done: bool = False
+    refused: bytes = field(default=b"")  # what the server said when the attempt was queued
+
+
+class Waiters:
+    """Everybody who waits."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self.keys: dict[Place, dict[Waiter, None]] = {}  # in order of arrival
+        self._by_session: dict[int, Waiter] = {}
+        self._news = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Waiters {len(self._by_session)} on {len(self.keys)} keys>"
+
+    def __len__(self) -> int:
+        return len(self._by_session)
+
+    def start(self, session: Session, spec: Spec, args: Command) -> None:
+        """Try once; should there be nothing, wait."""
+        hub = self._hub
+        seconds = timeout_seconds(spec.name, args)
+        deadline = hub.clock() + seconds if seconds and seconds > 0 else float("inf")
+        waiter = Waiter(session, spec, list(args), [(session.db, key) for key in spec.keys(args)], deadline)
+        session.mode = Mode.WAITING
+        self._by_session[session.id] = waiter
+        self._news.set()
+        self._try(waiter)
+
+    def touched(self, db: int, spec: Spec, args: Command) -> None:
+        """A write that may serve waiters was put in the lane: their attempts go directly behind it."""
+        limit = len(args) if spec.name in _PUSHES else None
+        if spec.name in (b"SWAPDB", b"MOVE", b"COPY"):
+            self.poll()
+            return
+        self.touched_places([(db, key) for key in spec.keys(args)], limit)
+
+    def touched_places(self, places: Iterable[Place], limit: int | None = None) -> None:
+        """Keys were written: at most `limit` waiters of each can be served by it."""
+        for place in places:
+            waiting = self.keys.get(place)
+            if waiting:
+                for waiter in list(waiting)[:limit]:
+                    self._try(waiter)
+
+    def poll(self) -> None:
+        """Try everybody who is not being tried."""
+        if self._hub.paused:
+            return
+        for waiter in list(self._by_session.values()):
+            if not waiter.trying:
+                self._try(waiter)
+
+    # -- one attempt ---------------------------------------------------------------------------------------------
+
+    def _try(self, waiter: Waiter) -> None:
+        session, hub = waiter.session, self._hub
+        if waiter.trying:
+            waiter.again = True
+            return
+        if hub.paused or hub.lane.link is None:
+            return  # all are tried when it goes on
+        waiter.trying, waiter.again = True, False
+        waiter.tries += 1
+        waiter.sent = hub.clock()
+        streams = last_ids(waiter)
+        commands = [[b"XINFO", b"STREAM", key] for _, key in streams] + [waiter.args]
+
+        def on_queued(frame: bytes | None) -> None:
+            if frame is not None and is_error(frame):
+                waiter.refused = frame
+
+        def on_reply(frame: bytes | None) -> None:
+            self._tried(waiter, streams, frame)
+
+        hub.lane.call(
+            waiter.places[0][0] if waiter.places else session.db,
+            commands,
+            on_reply,
+            resp=session.resp,
+            on_queued=on_queued,
+        )
+
+    def _tried(self, waiter: Waiter, streams: list[tuple[int, bytes]], frame: bytes | None) -> None:
+        waiter.trying = False
+        if waiter.done:
+            self._orphaned(waiter, frame)
+            return
+        if frame is None:
+            self._lane_lost(waiter)
+            return
+        if is_error(frame):
+            self._finish(waiter, waiter.refused or frame)
+            return
+        replies = elements(frame)
+        for (index, _), reply in zip(streams, replies, strict=False):
+            waiter.args[index] = last_id(reply)
+        answer = replies[-1]
+        if is_null(answer) or (is_error(answer) and waiter.tries > 1 and answer.startswith(b"-WRONGTYPE")):
+            self._wait_on(waiter)
+            return
+        if waiter.spec.writes:
+            self._hub.recorder.answered(
+                waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
+            )
+        self._finish(waiter, answer)
+        if waiter.spec.writes:
+            self.touched_places(waiter.places)
+
+    def _wait_on(self, waiter: Waiter) -> None:
+        if waiter.tries == 1 or not any(waiter in self.keys.get(place, ()) for place in waiter.places):
+            for place in waiter.places:
+                self.keys.setdefault(place, {})[waiter] = None
+        if waiter.again:
+            self._try(waiter)
+
+    def _orphaned(self, waiter: Waiter, frame: bytes | None) -> None:
+        """The client left, or timed out, while its attempt was in flight; what it took is taken all the same."""
+        if frame is None or is_error(frame):
+            if frame is None and waiter.spec.writes:
+                self._unknown(waiter)
+            return
+        answer = elements(frame)[-1]
+        if waiter.spec.writes and not is_null(answer):
+            self._hub.recorder.answered(
+                waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
+            )
+
+    def _lane_lost(self, waiter: Waiter) -> None:
+        if waiter.spec.writes:  # it may have taken an element that nobody will ever see
+            self._unknown(waiter)
+            waiter.session.close()
+        else:
+            self._wait_on(waiter)
+
+    def _unknown(self, waiter: Waiter) -> None:
+        self._hub.recorder.unknown_outcome(waiter.spec, waiter.args, self._db(waiter), "connection lost")
+
+    @staticmethod
+    def _db(waiter: Waiter) -> int:
+        return waiter.places[0][0] if waiter.places else waiter.session.db
+
+    # -- the end of waiting --------------------------------------------------------------------------------------
+
+    def _finish(self, waiter: Waiter, frame: bytes) -> None:
+        session = waiter.session
+        self._remove(waiter)
+        session.mode = Mode.READY
+        session.put(frame)
+        if not session.out:  # CLIENT REPLY OFF
+            self._hub.touched.append(session)
+
+    def _remove(self, waiter: Waiter) -> None:
+        waiter.done = True
+        self._by_session.pop(waiter.session.id, None)
+        for place in waiter.places:
+            waiting = self.keys.get(place)
+            if waiting is not None:
+                waiting.pop(waiter, None)
+                if not waiting:
+                    del self.keys[place]
+
+    def forget(self, session: Session) -> None:
+        """The client is gone."""
+        waiter = self._by_session.get(session.id)
+        if waiter is not None:
+            self._remove(waiter)
+
+    def unblock(self, session_id: int, frame: bytes | None) -> bool:
+        """CLIENT UNBLOCK: end the wait as by timeout (None) or with an error; False when nobody waits there."""
+        waiter = self._by_session.get(session_id)
+        if waiter is None or waiter.trying:
+            return False
+        self._finish(waiter, frame if frame is not None else TIMED_OUT[waiter.session.resp])
+        return True
+
+    def _next_deadline(self) -> float:
+        return min((waiter.deadline for waiter in self._by_session.values()), default=float("inf"))
+
+    def _expire(self, now: float) -> None:
+        for waiter in list(self._by_session.values()):
+            if waiter.deadline <= now and not waiter.trying:
+                self._finish(waiter, TIMED_OUT[waiter.session.resp])
+
+    async def run(self, flush: Callable[[], None]) -> None:
+        """Timeouts, and the slow poll."""
+        next_poll = 0.0
+        while True:
+            self._news = trio.Event()
+            if not self._by_session:
+                await self._news.wait()
+            now = self._hub.clock()
+            self._expire(now)
+            if now >= next_poll:
+                next_poll = now + POLL_SECONDS
+                self.poll()
+            flush()
+            pause = min(self._next_deadline(), next_poll) - self._hub.clock()
+            with trio.move_on_after(max(pause, 0.001)):
+                await self._news.wait()
+
+
+def last_ids(waiter: Waiter) -> list[tuple[int, bytes]]:
+    """Where an XREAD still asks for "$" (argument index) and of which stream: "$" means the moment of the call."""
+    if waiter.spec.name != b"XREAD" or b"$" not in waiter.args:
+        return []
+    upper = [arg.upper() for arg in waiter.args]
+    first = upper.index(b"STREAMS") + 1
+    count = (len(waiter.args) - first) // 2
+    return [
+        (first + count + number, waiter.args[first + number])
+        for number in range(count)
+        if waiter.args[first + count + number] == b"$"
+    ]
+
+
+def last_id(reply: bytes) -> bytes:
+    """The last id of a stream from XINFO STREAM; 0-0 when there is no such stream."""
+    info = decode(reply)
+    if isinstance(info, list):
+        info = dict(zip(info[::2], info[1::2], strict=False))
+    found = info.get(b"last-generated-id", b"0-0") if isinstance(info, dict) else b"0-0"
+    return bytes(found)

@@ -1,0 +1,244 @@
+"""Server bytes to reply frames.
+
+Owns: where one reply ends and the next begins, for every RESP2 and RESP3 type; taking a frame apart. Refuses to know:
+which command a reply answers, and what it means. A frame is forwarded as it came: nothing is decoded to find its end.
+
+Theory: a reply is complete when no element is pending. A line or a bulk is one element; an aggregate of n elements
+takes its own place and brings n; an attribute brings 2n and takes none, so it stays glued to the reply behind it. A
+streamed string or aggregate puts the count aside and counts from "endless" until its terminator. So nesting needs no
+recursion, and what lies between two chunks is a number, the counts put aside, and the bytes.
+
+Not checked: the inside of a line, and the two bytes behind a bulk (the next header fails at once if they are not CRLF).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import hiredis
+
+from resp.errors import ProtocolError
+
+_LINES = frozenset(b"+-:_,#(")
+_BULKS = frozenset(b"$=!")
+_AGGREGATES = {kind: 2 if kind in b"%|" else 1 for kind in b"*~>%|"}  # elements per unit of the header's number
+_ATTRIBUTE, _PUSH, _CHUNK, _END = b"|>;."
+_ERRORS = frozenset(b"-!")
+_NULLS = frozenset({b"$-1\r\n", b"*-1\r\n", b"_\r\n"})
+
+_NUMBER = re.compile(rb"-1|[0-9]{1,18}").fullmatch
+_LONG_BULK = re.compile(rb"\$([0-9]{3,9})\r\n").match
+_HEADED = _BULKS | _AGGREGATES.keys() | frozenset(b";.")
+_MAX_HEADER_BYTES = 32  # a type, 19 digits and CRLF, with room
+_STREAMED = -2
+_ENDLESS = 1 << 62
+
+# The first 4 bytes of a small frame: its length. One look-up finds the end of most replies.
+_SMALL: dict[bytes, int] = {
+    **{(b"$%d\r\n" % size)[:4]: len(b"$%d\r\n\r\n" % size) + size for size in range(100)},
+    **{(b":%d\r\n" % value)[:4]: len(b":%d\r\n" % value) for value in range(-9, 100)},
+    **{frame[:4]: len(frame) for frame in (b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b"*0\r\n", b"#t\r\n", b"#f\r\n")},
+}
+_length_of_small = _SMALL.get
+
+
+class FrameScanner:
+    """Eats a server's bytes, gives its replies untouched. Holds one incomplete reply (`buffered` bytes)."""
+
+    __slots__ = ("_frame", "_rest", "_skip", "_walk")
+
+    def __init__(self) -> None:
+        self._walk: _Walk | None = None  # through the incomplete frame
+        self._frame = bytearray()  # what has been walked of it
+        self._rest = b""  # the piece of a header behind that
+        self._skip = 0  # bytes of content that come before the next header
+
+    def __repr__(self) -> str:
+        return f"<FrameScanner: {self.buffered} bytes buffered, {self._walk or 'between two frames'}>"
+
+    @property
+    def buffered(self) -> int:
+        return len(self._frame) + len(self._rest)
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Every frame that is complete now.
+
+        Raises ProtocolError for bytes that are not RESP; its `frames` are those complete before. The connection is of no
+        use then, nor is the scanner.
+        """
+        frames: list[bytes] = []
+        position = 0
+        try:
+            if self._walk is not None:
+                data = self._rest + data
+                position = self._advance(data, 0, self._skip, self._walk, frames)
+            size = len(data)
+            while position < size:
+                length = _length_of_small(data[position : position + 4])
+                if length is not None:
+                    end = position + length
+                elif data[position] in _LINES:
+                    end = data.find(b"\r\n", position) + 2
+                else:
+                    end = _end_of_long_bulk(data, position)
+                if position + 2 < end <= size:
+                    frames.append(data[position:end])
+                    position = end
+                else:
+                    position = self._advance(data, position, position, _Walk(), frames)
+        except ProtocolError as error:
+            error.frames = frames
+            raise
+        return frames
+
+    def _advance(self, data: bytes, start: int, position: int, walk: _Walk, frames: list[bytes]) -> int:
+        """Walk on from `position` through the frame of which the part in `data` begins at `start`. Gives the position
+        behind the frame, the end of `data` if that is not reached."""
+        size = len(data)
+        end = walk.on(data, position)
+        if end <= size and not walk.pending:
+            frames.append(b"".join((self._frame, data[start:end])))
+            self._walk, self._rest, self._skip = None, b"", 0
+            self._frame.clear()
+            return end
+        self._walk = walk
+        self._frame += data[start:end]
+        self._rest = data[end:]
+        self._skip = max(0, end - size)
+        return size
+
+
+class _Walk:
+    """The way through one frame, which may be interrupted anywhere."""
+
+    __slots__ = ("in_line", "pending", "stack")
+
+    def __init__(self) -> None:
+        self.pending = 1  # elements that the frame lacks
+        self.in_line = False  # inside a line whose end has not come
+        self.stack: list[int] = []  # counts put aside for streamed elements
+
+    def __repr__(self) -> str:
+        return f"{self.pending} elements pending"
+
+    def on(self, data: bytes, position: int) -> int:
+        """Walk from `position` as far as `data` goes. Gives where the walk goes on: in front of a piece of a header, or
+        beyond the end of `data` by what is still to come of a bulk."""
+        size = len(data)
+        while self.pending and position < size:
+            length = None if self.in_line else _length_of_small(data[position : position + 4])
+            if length is not None:
+                self.pending -= 1
+                position += length
+                continue
+            end = data.find(b"\r\n", position)
+            if self.in_line or data[position] in _LINES:
+                self.in_line = end < 0
+                if end < 0:
+                    return size - data.endswith(b"\r")
+                self.pending -= 1
+                position = end + 2
+                continue
+            if end >= 0:
+                position = end + 2 + self._header(data[position:end])
+            elif data[position] in _HEADED and size - position < _MAX_HEADER_BYTES:
+                return position
+            else:
+                raise _not_resp(data[position:])
+        return position
+
+    def _header(self, header: bytes) -> int:
+        """Count what a header announces; gives the number of bytes behind it that are content."""
+        kind, number = header[0], _number(header)
+        if number == _STREAMED and (kind in _BULKS or kind in _AGGREGATES):
+            self.stack.append(self.pending - 1)
+            self.pending = _ENDLESS
+        elif kind in _BULKS:
+            self.pending -= 1
+            return number + 2 if number >= 0 else 0
+        elif kind in _AGGREGATES:
+            self.pending += max(number, 0) * _AGGREGATES[kind] - (kind != _ATTRIBUTE)
+        elif self.stack and kind == _CHUNK and number > 0:
+            return number + 2
+        elif self.stack and kind in (_CHUNK, _END) and number == 0:
+            self.pending = self.stack.pop()
+        else:
+            raise _not_resp(header)
+        return 0
+
+
+def elements(frame: bytes) -> list[bytes]:
+    """The frames of the top-level elements of an array, set, push or map (key, value, key, value); none for an empty or
+    null one, and for anything else. An attribute in front of the frame is not part of it."""
+    position = _behind_attributes(frame)
+    kind = frame[position]
+    if kind not in _AGGREGATES:
+        return []
+    header_end = frame.index(b"\r\n", position)
+    number = _number(frame[position:header_end])
+    position = header_end + 2
+    found: list[bytes] = []
+    while frame[position:] != b".\r\n" if number == _STREAMED else len(found) < number * _AGGREGATES[kind]:
+        end = _Walk().on(frame, position)
+        found.append(frame[position:end])
+        position = end
+    return found
+
+
+def decode(frame: bytes) -> Any:
+    """The value of a frame: bytes, int, float, bool, list (arrays and sets), dict, None. An error is a
+    hiredis.ReplyError, returned like any value.
+
+    Raises ProtocolError for what hiredis cannot read: streamed types, a map with a key that Python cannot hash.
+    """
+    reader = hiredis.Reader()
+    try:
+        reader.feed(frame[_behind_attributes(frame) :])
+        return reader.gets()
+    except (hiredis.ProtocolError, TypeError) as error:
+        raise ProtocolError(f"Protocol error: {error}") from error
+
+
+def is_error(frame: bytes) -> bool:
+    return frame[0] in _ERRORS
+
+
+def is_push(frame: bytes) -> bool:
+    return frame[0] == _PUSH
+
+
+def is_null(frame: bytes) -> bool:
+    """A missing value, in the form of either protocol version."""
+    return frame in _NULLS
+
+
+def _behind_attributes(frame: bytes) -> int:
+    position = 0
+    while frame[position] == _ATTRIBUTE:
+        header_end = frame.index(b"\r\n", position)
+        walk = _Walk()
+        walk.pending = _number(frame[position:header_end]) * 2
+        position = walk.on(frame, header_end + 2)
+    return position
+
+
+def _end_of_long_bulk(data: bytes, position: int) -> int:
+    """Where a bulk of three digits or more ends; -1 for anything else."""
+    header = _LONG_BULK(data, position)
+    return header.end() + int(header[1]) + 2 if header is not None else -1
+
+
+def _number(header: bytes) -> int:
+    text = header[1:]
+    if text == b"?":
+        return _STREAMED
+    if text == b"" and header[0] == _END:
+        return 0
+    if _NUMBER(text) is None:
+        raise _not_resp(header)
+    return int(text)
+
+
+def _not_resp(data: bytes) -> ProtocolError:
+    return ProtocolError(f"Protocol error: {data[:_MAX_HEADER_BYTES]!r} is not the beginning of a reply")
