@@ -9,10 +9,10 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 import trio
@@ -29,7 +29,8 @@ from proxy.server import Proxy, Settings
 from proxy.show import flip_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
 
-POLL_SECONDS = 0.2
+POLL_SECONDS = 0.2  # progress of a job
+WATCH_SECONDS = 0.5
 
 out = Console(highlight=False)
 
@@ -73,7 +74,7 @@ state_dir_option = click.option(
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
-def fail(text: str, code: int) -> None:
+def fail(text: str, code: int) -> NoReturn:
     """One line, and the end."""
     click.echo(f"crossfade: {text}", err=True)
     sys.exit(code)
@@ -129,9 +130,8 @@ def proxy(
 async def _ask(state_dir: Path, *args: str) -> Any:
     path = os.fspath(state_dir.resolve() / ADMIN_SOCKET)
     if not os.path.exists(path):
-        raise Failed(
-            f"no proxy is running on the state directory {state_dir}: start one, or say --state-dir", EXIT_CONNECT
-        )
+        text = f"no proxy is running on the state directory {state_dir}: start one, or say --state-dir"
+        raise Failed(text, EXIT_CONNECT)
     try:
         async with Client.open(Url(path=path)) as client:
             reply = await client.call(*(arg.encode() for arg in args))
@@ -142,18 +142,25 @@ async def _ask(state_dir: Path, *args: str) -> Any:
     return json.loads(reply) if reply[:1] in b"{[" else reply.decode()
 
 
-def ask(state_dir: Path, *args: str) -> Any:
-    """One admin command. Ends the process when there is no proxy."""
+def run(work: Callable[[], Awaitable[Any]]) -> Any:
+    """Run what talks to the proxy; a failure ends the process with one line."""
     try:
-        return trio.run(_ask, state_dir, *args)
+        return trio.run(work)
     except Failed as problem:
         fail(problem.text, problem.code)
 
 
-def follow(
-    state_dir: Path, key: str, title: str, numbers: Callable[[dict[str, Any]], tuple[int, int]], quiet: bool
-) -> Any:
+def ask(state_dir: Path, *args: str) -> Any:
+    """One admin command. Ends the process when there is no proxy."""
+    return run(lambda: _ask(state_dir, *args))
+
+
+def follow(state_dir: Path, key: str, numbers: Callable[[dict[str, Any]], tuple[int, int]], quiet: bool) -> Any:
     """Show the progress of a job until it ends; its last status."""
+    return run(lambda: _follow(state_dir, key, numbers, quiet))
+
+
+async def _follow(state_dir: Path, key: str, numbers: Callable[[dict[str, Any]], tuple[int, int]], quiet: bool) -> Any:
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -162,15 +169,23 @@ def follow(
         TimeRemainingColumn(),
     )
     with Progress(*columns, console=Console(stderr=True), disable=quiet) as progress:
-        task = progress.add_task(title, total=None, rate="")
+        task = progress.add_task(key, total=None, rate="")
         while True:
-            status = ask(state_dir, "STATUS")[key]
+            status = (await _ask(state_dir, "STATUS"))[key]
             done, total = numbers(status)
             rate = f"{done / status['seconds']:,.0f} keys/s" if status["seconds"] else ""
-            progress.update(task, completed=done, total=max(total, done) or None, rate=rate)
-            if status["state"] != "running":
+            ended = status["state"] != "running"
+            progress.update(task, completed=done, total=done if ended else max(total, done) or None, rate=rate)
+            if ended:
                 return status
-            time.sleep(POLL_SECONDS)
+            await trio.sleep(POLL_SECONDS)
+
+
+async def _watch(state_dir: Path) -> None:
+    with Live(console=out, refresh_per_second=2) as live:
+        while True:
+            live.update(status_table(await _ask(state_dir, "STATUS")))
+            await trio.sleep(WATCH_SECONDS)
 
 
 @click.command()
@@ -179,17 +194,15 @@ def follow(
 @click.option("--watch", is_flag=True, help="Go on showing it.")
 def status(state_dir: Path, as_json: bool, watch: bool) -> None:
     """What the running proxy is doing, and what is wrong."""
+    if watch and not as_json:
+        with suppress(KeyboardInterrupt):
+            run(lambda: _watch(state_dir))
+        return
     document = ask(state_dir, "STATUS")
     if as_json:
         click.echo(json.dumps(document, indent=1))
-        return
-    if not watch:
+    else:
         out.print(status_table(document))
-        return
-    with Live(status_table(document), console=out, refresh_per_second=2) as live:
-        while True:
-            time.sleep(0.5)
-            live.update(status_table(ask(state_dir, "STATUS")))
 
 
 @click.command()
@@ -200,7 +213,7 @@ def status(state_dir: Path, as_json: bool, watch: bool) -> None:
 def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None) -> None:
     """Copy every key of the serving side, exactly, under live traffic."""
     ask(state_dir, "BACKFILL", "RATE", str(rate), *(["MATCH", match] if match else []))
-    end = follow(state_dir, "backfill", "backfill", lambda now: (now["copied"], now["total"]), as_json)
+    end = follow(state_dir, "backfill", lambda now: (now["copied"], now["total"]), as_json)
     if as_json:
         click.echo(json.dumps(end))
     else:
@@ -223,7 +236,7 @@ def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None) -> 
 def verify(state_dir: Path, as_json: bool, repair: bool, tolerance: int) -> None:
     """Compare both sides key by key, exactly, under live traffic."""
     ask(state_dir, "VERIFY", "TOLERANCE", str(tolerance), *(["REPAIR"] if repair else []))
-    end = follow(state_dir, "verify", "verify", lambda now: (now["checked"], now["total"] // 2), as_json)
+    end = follow(state_dir, "verify", lambda now: (now["checked"], now["total"] // 2), as_json)
     findings = ask(state_dir, "FINDINGS")
     if as_json:
         click.echo(json.dumps({**end, "findings": findings}))

@@ -175,7 +175,7 @@ class Mirror:
             self._inflight.append((SKIP,))
 
     def _put(self, commands: Sequence[Sequence[bytes]]) -> int:
-        """Encode, in MULTI/EXEC when there are several; the bytes counted. The item of the last frame is the caller's."""
+        """Encode, in MULTI/EXEC when there are several; the bytes counted. The last frame's item is the caller's."""
         out = self._out
         start = len(out)
         if len(commands) > 1:

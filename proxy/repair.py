@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from backfill.codec import Form, Unreadable, WrongType, parse, read_commands, refused, write_commands
+from backfill.codec import Form, Unreadable, WrongType, losses, parse, read_commands, refused, write_commands
 from backfill.values import State
 from proxy.dirty import DirtyKeys, Place
 from resp.frames import decode, elements
@@ -35,7 +35,7 @@ class Repair:
         self.failures: Counter[str] = Counter()
         self.cleaned: Callable[[Place], None] = lambda place: None  # told of every key that became clean
         self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
-        self.unmirrorable: dict[Place, str] = {}  # keys that the mirror side can never take, with the reason
+        self.lossy: dict[Place, str] = {}  # keys of which the mirror side cannot hold everything, and what is lost
         self._roles = roles
         self._lane = lane
         self._mirror = mirror
@@ -70,6 +70,7 @@ class Repair:
     def forget(self) -> None:
         """A full backfill is due: what is dirty now will be found by it."""
         self.keys.forget()
+        self.lossy.clear()
         self._forms.clear()
         self._believed.clear()
 
@@ -127,12 +128,22 @@ class Repair:
     def _queue(self, place: Place, form: Form, state: State) -> None:
         facts = self._roles.mirror_facts
         commands = write_commands(state, shift_ms=self._roles.shift_ms, target=facts.commands, version=facts.version)
+        self._note_losses(place, state)
         seq = self._mirror.copy(place, commands, form)
         if seq is None:
             self.keys.failed(place, self._mirror.why_dropped(place[0]), now=self._mirror.link is None)
             return
         self.copied_bytes += state.size
         self.keys.queued(place, seq)
+
+    def _note_losses(self, place: Place, state: State) -> None:
+        """What the mirror side cannot hold of this key is named, and closes the flip gate."""
+        facts = self._roles.mirror_facts
+        lost = losses(state, target=facts.commands, version=facts.version)
+        if lost:
+            self.lossy[place] = "; ".join(lost)
+        else:
+            self.lossy.pop(place, None)
 
     def on_copied(self, place: Place, seq: int, form: Form, replies: Sequence[bytes]) -> None:
         """The mirror answered a copy."""
@@ -142,7 +153,6 @@ class Repair:
             if self.keys.settled(place, seq):
                 self._forms.pop(place, None)
                 self._believed.pop(place, None)
-                self.unmirrorable.pop(place, None)
                 self.cleaned(place)
             return
         if form is Form.DUMP and refused(decode(errors[0])):

@@ -132,6 +132,8 @@ class Proxy:
         self, on_ready: Callable[[], None], *, jobs: Callable[[trio.Nursery], None] = lambda nursery: None
     ) -> None:
         """Serve until cancelled. Errors: ConnectError, Refused, OSError (listening)."""
+        if self.state.durable.backfilled and not self.state.durable.clean:
+            self.fall_back("the proxy was not stopped cleanly: run `crossfade backfill` again")
         await self._first_look()
         listeners = await self._listen()
         async with trio.open_nursery() as nursery:

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import re
 
+from resp.bulks import MEDIUM_BULKS, SMALL_BULKS
 from resp.errors import ProtocolError
 from resp.inline import split_args
 
@@ -37,16 +38,14 @@ _PRINTABLE = bytes.maketrans(b"\r\n", b"  ")  # an error stays one line
 
 # The first 8 bytes of a command, b"*3\r\n$3\r\n": one step per argument behind the name, where the name ends.
 _STARTS = {b"*%d\r\n$%d\r\n" % (args, size): (range(args - 1), 8 + size) for args in range(1, 10) for size in range(10)}
-# The first 4 bytes of an argument of up to 99 bytes: where its content begins and ends.
-_BULKS = {(b"$%d\r\n" % size)[:4]: (3 + len(str(size)), 3 + len(str(size)) + size) for size in range(100)}
-_LONG_BULK = re.compile(rb"\$([1-9][0-9]{2,5})\r\n").match  # never above a server's least proto-max-bulk-len, 1 MB
+_small = SMALL_BULKS.get
 
 
 class CommandParser:
     """Eats a client's bytes, gives its commands.
 
     Holds one incomplete command at most (`buffered` bytes); who feeds it limits that. `max_bulk` is the server's
-    proto-max-bulk-len (bytes, at least 1 MB as there). Limits may be changed between feeds.
+    proto-max-bulk-len in bytes (1 MB at least, as there). Limits may be changed between feeds.
     """
 
     __slots__ = (
@@ -107,7 +106,7 @@ class CommandParser:
                 command = [data[position + 8 : end]]
                 for _ in behind_name:
                     header = end + 2
-                    start, end = _BULKS.get(data[header : header + 4]) or _long_bulk(data, header)
+                    start, end = _small(data[header : header + 4]) or MEDIUM_BULKS[data[header : header + 6]]
                     end += header
                     command.append(data[header + start : end])
             except KeyError:
@@ -220,15 +219,6 @@ class CommandParser:
         if length > MAX_UNAUTHENTICATED_BULK_BYTES and not self.authenticated:
             raise ProtocolError("Protocol error: unauthenticated bulk length")
         return length
-
-
-def _long_bulk(data: bytes, position: int) -> tuple[int, int]:
-    """Like an entry of _BULKS, for an argument of 100 to 999999 bytes."""
-    header = _LONG_BULK(data, position)
-    if header is None:
-        raise KeyError
-    start = header.end() - position
-    return start, start + int(header[1])
 
 
 def _end_of_header(data: bytes, position: int, too_big: str) -> int:

@@ -23,7 +23,8 @@ _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")  # as Redis does: an error or sta
 
 def encode(args: Sequence[bytes]) -> bytes:
     """A command as an array of bulk strings: the only form in which commands go upstream."""
-    return pack_command(tuple(args))  # type: ignore[arg-type]  # the stub says: a tuple of one
+    packed: bytes = pack_command(tuple(args))  # type: ignore[arg-type]  # the stub says: a tuple of one
+    return packed
 
 
 def simple(text: bytes) -> bytes:

@@ -18,6 +18,7 @@ from typing import Any
 
 import hiredis
 
+from resp.bulks import MEDIUM_BULKS, SMALL_BULKS
 from resp.errors import ProtocolError
 
 _LINES = frozenset(b"+-:_,#(")
@@ -28,7 +29,6 @@ _ERRORS = frozenset(b"-!")
 _NULLS = frozenset({b"$-1\r\n", b"*-1\r\n", b"_\r\n"})
 
 _NUMBER = re.compile(rb"-1|[0-9]{1,18}").fullmatch
-_LONG_BULK = re.compile(rb"\$([0-9]{3,9})\r\n").match
 _HEADED = _BULKS | _AGGREGATES.keys() | frozenset(b";.")
 _MAX_HEADER_BYTES = 32  # a type, 19 digits and CRLF, with room
 _STREAMED = -2
@@ -36,11 +36,13 @@ _ENDLESS = 1 << 62
 
 # The first 4 bytes of a small frame: its length. One look-up finds the end of most replies.
 _SMALL: dict[bytes, int] = {
-    **{(b"$%d\r\n" % size)[:4]: len(b"$%d\r\n\r\n" % size) + size for size in range(100)},
+    **{header: end + 2 for header, (_, end) in SMALL_BULKS.items()},
     **{(b":%d\r\n" % value)[:4]: len(b":%d\r\n" % value) for value in range(-9, 100)},
     **{frame[:4]: len(frame) for frame in (b"+OK\r\n", b"$-1\r\n", b"*-1\r\n", b"*0\r\n", b"#t\r\n", b"#f\r\n")},
 }
+_MEDIUM = {header: end + 2 for header, (_, end) in MEDIUM_BULKS.items()}  # the same by the first 6 bytes
 _length_of_small = _SMALL.get
+_length_of_medium = _MEDIUM.get
 
 
 class FrameScanner:
@@ -64,8 +66,8 @@ class FrameScanner:
     def feed(self, data: bytes) -> list[bytes]:
         """Every frame that is complete now.
 
-        Raises ProtocolError for bytes that are not RESP; its `frames` are those complete before. The connection is of no
-        use then, nor is the scanner.
+        Raises ProtocolError for bytes that are not RESP; its `frames` are those complete before. Neither the
+        connection nor the scanner is of any use then.
         """
         frames: list[bytes] = []
         position = 0
@@ -81,7 +83,7 @@ class FrameScanner:
                 elif data[position] in _LINES:
                     end = data.find(b"\r\n", position) + 2
                 else:
-                    end = _end_of_long_bulk(data, position)
+                    end = position + _length_of_medium(data[position : position + 6], 0)
                 if position + 2 < end <= size:
                     frames.append(data[position:end])
                     position = end
@@ -127,7 +129,11 @@ class _Walk:
         beyond the end of `data` by what is still to come of a bulk."""
         size = len(data)
         while self.pending and position < size:
-            length = None if self.in_line else _length_of_small(data[position : position + 4])
+            length = None
+            if not self.in_line:
+                length = _length_of_small(data[position : position + 4]) or _length_of_medium(
+                    data[position : position + 6]
+                )
             if length is not None:
                 self.pending -= 1
                 position += length
@@ -140,12 +146,14 @@ class _Walk:
                 self.pending -= 1
                 position = end + 2
                 continue
+            if data[position] not in _HEADED:
+                raise _not_resp(data[position : position + 1])
             if end >= 0:
                 position = end + 2 + self._header(data[position:end])
-            elif data[position] in _HEADED and size - position < _MAX_HEADER_BYTES:
+            elif size - position < _MAX_HEADER_BYTES:
                 return position
             else:
-                raise _not_resp(data[position:])
+                raise _not_resp(data[position : position + _MAX_HEADER_BYTES])
         return position
 
     def _header(self, header: bytes) -> int:
@@ -223,12 +231,6 @@ def _behind_attributes(frame: bytes) -> int:
     return position
 
 
-def _end_of_long_bulk(data: bytes, position: int) -> int:
-    """Where a bulk of three digits or more ends; -1 for anything else."""
-    header = _LONG_BULK(data, position)
-    return header.end() + int(header[1]) + 2 if header is not None else -1
-
-
 def _number(header: bytes) -> int:
     text = header[1:]
     if text == b"?":
@@ -241,4 +243,4 @@ def _number(header: bytes) -> int:
 
 
 def _not_resp(data: bytes) -> ProtocolError:
-    return ProtocolError(f"Protocol error: {data[:_MAX_HEADER_BYTES]!r} is not the beginning of a reply")
+    return ProtocolError(f"Protocol error: {data!r} is not the beginning of a reply")

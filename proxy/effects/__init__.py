@@ -16,6 +16,7 @@ from types import MappingProxyType
 
 from proxy.effects import globals as whole
 from proxy.effects import groups, hashes, keys, lists, scripting, sets, streams, strings, zsets
+from proxy.effects.build import copy_of
 from proxy.effects.compare import same_reply
 from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
 from resp.catalog import Spec
@@ -58,14 +59,14 @@ def _without_rule(spec: Spec, args: list[bytes], frame: bytes, ctx: Context) -> 
 
 
 def _state(spec: Spec, args: list[bytes], ctx: Context) -> Effect:
-    keys = dict.fromkeys(spec.keys(args))
+    keys = spec.keys(args)
     if not keys:
         return Effect(unmirrored=f"{spec.name.decode(errors='replace')}: its keys are not known")
-    return Effect(copies=tuple((ctx.db, key) for key in keys))
+    return copy_of(ctx, *keys)
 
 
 def _unknown_there(effect: Effect, ctx: Context) -> Effect:
     """The mirror side lacks the command: the keys' state instead. Without keys it is a message or a script, no data."""
     if effect.barrier is not None:
         return Effect(unmirrored=f"the mirror side does not know {effect.barrier[0].decode(errors='replace')}")
-    return Effect(copies=tuple((ctx.db, key) for key in effect.keys)) if effect.keys else NOTHING
+    return copy_of(ctx, *effect.keys)

@@ -132,8 +132,8 @@ def several(commands: Sequence[Command], expected: Sequence[bytes | None], keys:
 
 
 def copy_of(ctx: Context, *keys: bytes) -> Effect:
-    """State copies of keys of the current db; each key once."""
-    return Effect(copies=tuple((ctx.db, key) for key in dict.fromkeys(keys)))
+    """State copies of keys of the current db, each key once; NOTHING without any."""
+    return Effect(copies=tuple((ctx.db, key) for key in dict.fromkeys(keys))) if keys else NOTHING
 
 
 # -- rules ------------------------------------------------------------------------------------------------------------

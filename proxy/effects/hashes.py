@@ -68,8 +68,9 @@ def _hexpire(option: bytes) -> Rule:
         if dropped:
             commands.append((b"HDEL", key, *dropped))
             expected.append(None)
-        keys = (key,) if commands else ()
-        return Effect(tuple(commands), tuple(expected), keys, relative=bool(timed) and is_relative(option))
+        if not commands:
+            return NOTHING
+        return Effect(tuple(commands), tuple(expected), (key,), relative=bool(timed) and is_relative(option))
 
     return computed(compute)
 

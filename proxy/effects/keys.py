@@ -13,6 +13,7 @@ from proxy.effects.build import (
     copy_of,
     deadline,
     digits,
+    failed,
     is_relative,
     one,
     positive,
@@ -78,7 +79,7 @@ def _migrate(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     words = [word.upper() for word in args]
     by_keyword = words.index(b"KEYS", 6) if not args[3] and b"KEYS" in words[6:] else len(args)
     keys = args[by_keyword + 1 :] or args[3:4]
-    if frame[:1] in (b"-", b"!"):
+    if failed(frame):
         return copy_of(ctx, *keys)
     if frame[:6] == b"+NOKEY" or b"COPY" in read_options(args[6:by_keyword], MIGRATE_ARITY):
         return NOTHING

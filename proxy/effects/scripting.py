@@ -6,6 +6,7 @@ declaring is invisible here. Scripts and libraries themselves are made known to 
 
 from __future__ import annotations
 
+from proxy.effects.build import copy_of, failed
 from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
 
 NO_WRITES = b"no-writes"
@@ -27,8 +28,7 @@ def _script(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 
 
 def _call(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    keys = dict.fromkeys(declared_keys(args))
-    return Effect(copies=tuple((ctx.db, key) for key in keys)) if keys else NOTHING
+    return copy_of(ctx, *declared_keys(args))
 
 
 def _promises_no_writes(script: bytes) -> bool:
@@ -41,12 +41,12 @@ def _promises_no_writes(script: bytes) -> bool:
 
 def _told(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     """Sent along; no key depends on the answer."""
-    return NOTHING if frame[:1] in (b"-", b"!") else Effect((tuple(args),), (None,))
+    return NOTHING if failed(frame) else Effect((tuple(args),), (None,))
 
 
 def _library(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     """FUNCTION LOAD [REPLACE] code, FUNCTION RESTORE payload [policy]."""
-    if frame[:1] in (b"-", b"!"):
+    if failed(frame):
         return NOTHING
     if not ctx.knows(b"FUNCTION"):
         return Effect(unmirrored="the mirror side has no functions")

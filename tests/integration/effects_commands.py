@@ -1,6 +1,6 @@
 """Random write commands with many combinations of options on few hot keys, written as templates.
 
-`[a|b|]` is one of the alternatives (which may be nested and empty), `$x` one of a kind's values (KINDS). Nothing here is
+`[a|b|]` is one of the alternatives (which may be nested and empty), `$x` one of a kind's values. Nothing here is
 checked for sense: an error is a case too.
 """
 
@@ -68,13 +68,15 @@ FAMILIES: dict[str, Sequence[str]] = {
         "ZADD $z [NX|XX|] [GT|LT|] INCR $score $v",
         "[ZINCRBY $z $score $v|ZREM $z $v [$v|]]",
         "[ZPOPMIN|ZPOPMAX] $z [1|2|0|9|]",
-        "[ZMPOP 2 $z $z [MIN|MAX] [COUNT 2|]|BZMPOP 0.01 1 $z [MIN|MAX] [COUNT 2|]|BZPOPMIN $z $z 0.01|BZPOPMAX $z 0.01]",
+        "[ZMPOP 2 $z $z [MIN|MAX] [COUNT 2|]|BZMPOP 0.01 1 $z [MIN|MAX] [COUNT 2|]]",
+        "[BZPOPMIN $z $z 0.01|BZPOPMAX $z 0.01]",
         "[ZREMRANGEBYRANK $z 0 [0|1]|ZREMRANGEBYSCORE $z 0 (2|ZREMRANGEBYLEX $z [- (b|(a +]]",
         "[ZUNIONSTORE|ZINTERSTORE] $z 2 $z $z [WEIGHTS 2 3|] [AGGREGATE [MIN|MAX|SUM]|]",
         "[ZDIFFSTORE $z 2 $z $z|ZRANGESTORE $z $z 0 [-1|1] [REV|]]",
         "GEOADD $g [NX|XX|] [CH|] $lon 38.1 $v [$lon 10 $v|]",
         "[GEORADIUS $g $lon 38 500 km [STORE $g|STOREDIST $g|COUNT 2 ANY STORE $g|STORE $g STOREDIST $g|ASC]]",
-        "[GEORADIUSBYMEMBER $g $v 900 km [STORE $g|]|GEOSEARCHSTORE $g $g FROMLONLAT $lon 38 BYRADIUS 500 km [STOREDIST|]]",
+        "GEORADIUSBYMEMBER $g $v 900 km [STORE $g|]",
+        "GEOSEARCHSTORE $g $g FROMLONLAT $lon 38 BYRADIUS 500 km [STOREDIST|]",
     ),
     "hashes": (
         "[HSET|HMSET] $h $v $v [$v $i|]",

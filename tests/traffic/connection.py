@@ -73,7 +73,7 @@ class Connection:
             received = await self._stream.receive_some(65536)
             if not received:
                 raise ConnectionResetError("closed by the other side")
-            self._reader.feed(received)
+            self._reader.feed(bytes(received))
         return reply
 
     async def close(self) -> None:
