@@ -11,6 +11,7 @@ import pytest
 from hypothesis import settings
 
 from backfill.embedded import TlsFiles
+from tests.proxies import RunningProxy
 from tests.servers import Container, Pool, Server, make_server, make_tls_files, start_container
 
 # The time of one example says nothing on a busy machine. CI draws the same examples each time; a person's runs explore.
@@ -79,13 +80,24 @@ def start_image() -> Iterator[Callable[[str], Container]]:
         yield start
 
 
+@pytest.fixture
+def start_proxy() -> Iterator[Callable[..., RunningProxy]]:
+    """`start_proxy(source, target, "--no-auth", host=..., port=...)`: a running proxy, stopped at the test's end."""
+    with ExitStack() as stack:
+
+        def start(*args: Any, **options: Any) -> RunningProxy:
+            return stack.enter_context(RunningProxy(*args, **options))
+
+        yield start
+
+
 @pytest.fixture(scope="session")
 def tls_files(tmp_path_factory: pytest.TempPathFactory) -> TlsFiles:
     """Certificate, key and authority for 127.0.0.1; give them to start_server(..., tls=tls_files)."""
     return make_tls_files(tmp_path_factory.mktemp("tls"))
 
 
-SERVER_FIXTURES = {"server_pool", "start_server", "start_image"}
+SERVER_FIXTURES = {"server_pool", "start_server", "start_image", "start_proxy"}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -34,7 +34,8 @@ class Traffic:
 
     `only` / `without`: names out of GROUPS. `prefix` keeps two Traffics on one server apart. `tolerate_disconnects`:
     lost connections are counted, yet are no findings. `rate=None`: as fast as it goes. A server that is flushed, or
-    loses acknowledged writes in a crash, needs without=("checked", "watch").
+    loses acknowledged writes in a crash, needs without=("checked", "watch"). `also_known_to`: only commands that this
+    other server knows as well, for a migration between versions.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Traffic:
         only: Collection[str] = (),
         without: Collection[str] = (),
         tolerate_disconnects: bool = False,
+        also_known_to: Sequence[HasUrl | str] | HasUrl | str = (),
     ) -> None:
         unknown = {*only, *without}.difference(GROUPS)
         if unknown:
