@@ -181,6 +181,11 @@ async def _follow(state_dir: Path, key: str, numbers: Callable[[dict[str, Any]],
             await trio.sleep(POLL_SECONDS)
 
 
+async def _gone(path: Path) -> None:
+    while path.exists():
+        await trio.sleep(POLL_SECONDS)
+
+
 async def _watch(state_dir: Path) -> None:
     with Live(console=out, refresh_per_second=2) as live:
         while True:
@@ -281,6 +286,7 @@ def flip(
 def stop(state_dir: Path) -> None:
     """Stop the running proxy, once everything has settled."""
     ask(state_dir, "STOP")
+    run(lambda: _gone(state_dir / ADMIN_SOCKET))
 
 
 COMMANDS = [proxy, status, backfill, verify, flip, stop]

@@ -100,6 +100,10 @@ class DirtyKeys:
         """Keys whose read could be sent now."""
         return len(self._ready)
 
+    def places(self) -> Iterator[Place]:
+        """Every marked key."""
+        return iter(self._marks)
+
     def reasons(self, limit: int = 10) -> dict[str, int]:
         """The most frequent reasons, with their number of keys (looks at 1,000 keys at most)."""
         counts: dict[str, int] = {}

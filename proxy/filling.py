@@ -80,6 +80,10 @@ class Filling:
     def running(self) -> bool:
         return self.progress.state == Work.RUNNING.value
 
+    def failed(self, problem: str) -> None:
+        """It broke."""
+        self.progress.state, self.progress.problem = Work.FAILED.value, problem
+
     def _cleaned(self, place: Place) -> None:
         if place in self._pending:
             self._pending.remove(place)

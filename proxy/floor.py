@@ -21,13 +21,16 @@ BATCHES_BEFORE_YIELD = 16  # event batches served before other trio tasks get a 
 
 
 class Handler(Protocol):
-    """Something with a non-blocking socket."""
+    """Something with a non-blocking socket. What one of them breaks must not stop the others: an exception that
+    escapes from it is a defect, is logged, and costs it its connection (`broke`)."""
 
     def fileno(self) -> int: ...
 
     def on_readable(self) -> None: ...
 
     def on_writable(self) -> None: ...
+
+    def broke(self, error: Exception) -> None: ...
 
 
 class Floor(Protocol):
@@ -87,10 +90,13 @@ class SelectorFloor:
                     if not ready:
                         break
                     for key, events in ready:
-                        if events & READ:
-                            key.data.on_readable()
-                        if events & WRITE:
-                            key.data.on_writable()
+                        try:
+                            if events & READ:
+                                key.data.on_readable()
+                            if events & WRITE:
+                                key.data.on_writable()
+                        except Exception as error:
+                            key.data.broke(error)
                     flush()
         finally:
             self._selector.close()
@@ -138,10 +144,13 @@ class TaskFloor:
             while not scope.cancel_called:
                 await wait(fileno)
                 handler, _ = self._events[fileno]
-                if event == READ:
-                    handler.on_readable()
-                else:
-                    handler.on_writable()
+                try:
+                    if event == READ:
+                        handler.on_readable()
+                    else:
+                        handler.on_writable()
+                except Exception as error:
+                    handler.broke(error)
                 self._flush()
 
     async def run(self) -> None:

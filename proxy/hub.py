@@ -21,10 +21,12 @@ from proxy.roles import Roles
 
 if TYPE_CHECKING:
     from proxy.floor import Floor
+    from proxy.journal import Journal
     from proxy.pinned import Pins
     from proxy.router import Router
     from proxy.session import Session
     from proxy.waiters import Waiters
+    from resp.catalog import Spec
 
 
 DOWN = "the serving side is not connected"
@@ -59,6 +61,7 @@ class Hub:
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
         self.lane.recorder = self.recorder
+        self.journal: Journal | None = None
         self.commands = 0  # taken from clients
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
 
@@ -102,12 +105,25 @@ class Hub:
         self.waiters.poll()
         self.flush()
 
+    def note(self, spec: Spec, args: list[bytes], db: int) -> None:
+        """A write is about to be sent: its keys go into the journal before it does."""
+        if self.journal is None:
+            return
+        places = self.recorder.places(spec, args, db)
+        for place in places:
+            self.journal.note(place[0], (place[1],))
+        if not places and self.recorder.reaches_unknown_keys(spec):
+            self.journal.note_barrier(spec.name)
+
     # -- flush ---------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send everything that has gathered since the last flush."""
+        """Send everything that has gathered since the last flush; the journal first (invariant 3)."""
+        journal = self.journal
         while True:
             self.repair.pump()
+            if journal is not None:
+                journal.commit()
             self.lane.flush()
             self.mirror.flush()
             self.pins.flush()

@@ -5,18 +5,23 @@ Owns that there is one of each at a time, and the status document (its fields ar
 
 from __future__ import annotations
 
+import logging
 import os
 import time
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any
 
 import trio
 
-from proxy.filling import Filling, Plan
+from proxy.filling import Filling, Plan, Work
 from proxy.flip import Outcome, Terms, flip
 from proxy.verifying import TOLERANCE_MS, Verifying
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
+
+
+log = logging.getLogger("crossfade")
 
 
 class Busy(Exception):
@@ -25,6 +30,15 @@ class Busy(Exception):
     def __init__(self, text: str) -> None:
         super().__init__(text)
         self.text = text
+
+
+async def _guarded(name: str, work: Callable[[], Awaitable[None]], failed: Callable[[str], None]) -> None:
+    """A job that breaks ends alone: the proxy serves on."""
+    try:
+        await work()
+    except Exception as problem:
+        log.exception("%s broke", name)
+        failed(f"broke: {problem!r} (see the log)")
 
 
 class Jobs:
@@ -45,19 +59,23 @@ class Jobs:
         """Begin a backfill. Errors: Busy."""
         if self.filling.running:
             raise Busy("a backfill is running already: see `crossfade status`")
-        self.filling.progress.state = "running"
-        self._nursery.start_soon(self.filling.run, plan)
+        self.filling.progress.state = Work.RUNNING.value
+
+        async def backfill() -> None:
+            await self.filling.run(plan)
+
+        self._nursery.start_soon(_guarded, "backfill", backfill, self.filling.failed)
 
     def start_verify(self, *, repair: bool, tolerance_ms: int = TOLERANCE_MS) -> None:
         """Begin a verify. Errors: Busy."""
         if self.verifying.running:
             raise Busy("a verify is running already: see `crossfade status`")
-        self.verifying.report.state = "running"
+        self.verifying.report.state = Work.RUNNING.value
 
         async def verify() -> None:
             await self.verifying.run(repair=repair, tolerance_ms=tolerance_ms)
 
-        self._nursery.start_soon(verify)
+        self._nursery.start_soon(_guarded, "verify", verify, self.verifying.failed)
 
     async def flip(self, terms: Terms) -> Outcome:
         """Flip, or say why not. Errors: Busy."""

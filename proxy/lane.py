@@ -49,6 +49,7 @@ class Lane:
     def __init__(self, on_lost: Callable[[LaneLoss], None]) -> None:
         self.link: Link | None = None
         self._on_lost = on_lost
+        self.answered = 0  # replies so far, lost ones included
         self._pending: deque[tuple[Any, ...]] = deque()
         self._out: list[bytes] = []
         self._db = 0
@@ -66,6 +67,11 @@ class Lane:
     def pending(self) -> int:
         """Replies awaited."""
         return len(self._pending)
+
+    @property
+    def asked(self) -> int:
+        """Commands sent so far: everything up to here is answered once `answered` has come that far."""
+        return self.answered + len(self._pending)
 
     def attach(self, link: Link) -> None:
         """Use this connection from now on. Only when nothing is awaited."""
@@ -187,6 +193,7 @@ class Lane:
     def on_frames(self, frames: list[bytes]) -> None:
         pending, recorder = self._pending, self.recorder
         recorder.tick()
+        self.answered += len(frames)
         for frame in frames:
             if frame[0] == _PUSH:
                 continue  # nothing on the lane subscribes to anything
@@ -229,6 +236,7 @@ class Lane:
             return
         self.link = None
         pending, self._pending = list(self._pending), deque()
+        self.answered += len(pending)
         self._out.clear()
         self._on_lost(LaneLoss(reason, pending))
 

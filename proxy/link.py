@@ -6,12 +6,15 @@ Decides nothing: the owner (lane, mirror queue or a pinned connection) says what
 
 from __future__ import annotations
 
+import logging
 from typing import Protocol
 
 from backfill.dial import Wire
 from proxy.floor import READ, WRITE, Floor
 from resp.errors import ProtocolError
 from resp.frames import FrameScanner
+
+log = logging.getLogger("crossfade")
 
 
 class Owner(Protocol):
@@ -66,6 +69,11 @@ class Link:
                 self._floor.watch(self, READ)
         except OSError as error:
             self.lose(error.strerror or type(error).__name__)
+
+    def broke(self, error: Exception) -> None:
+        """A defect of ours: the frames are out of step, so nothing more can be trusted on this connection."""
+        log.error("a connection to a server is given up because of a defect: %r", error, exc_info=error)
+        self.lose(f"given up because of a defect: {error!r}")
 
     def send(self, data: bytes) -> None:
         """Send; what the socket does not take now goes out when it can."""

@@ -53,6 +53,7 @@ class Mirror:
         self.lost: Callable[[str], None] = lambda reason: None
         self.copied: Callable[[Place, int, Form, list[bytes]], None] = lambda place, seq, form, replies: None
         self.whole_db: Callable[[str], None] = lambda reason: None
+        self.answered = 0  # replies so far, lost ones included
         self._roles = roles
         self._clock = clock
         self._limit = queue_bytes
@@ -73,6 +74,11 @@ class Mirror:
     def queued(self) -> int:
         """Replies awaited."""
         return len(self._inflight)
+
+    @property
+    def asked(self) -> int:
+        """Commands queued so far: everything up to here is answered once `answered` has come that far."""
+        return self.answered + len(self._inflight)
 
     @property
     def full(self) -> bool:
@@ -227,6 +233,7 @@ class Mirror:
 
     def on_frames(self, frames: list[bytes]) -> None:
         inflight = self._inflight
+        self.answered += len(frames)
         for frame in frames:
             if frame[0] == _PUSH:
                 continue
@@ -321,6 +328,7 @@ class Mirror:
             return
         self.link = None
         inflight, self._inflight = list(self._inflight), deque()
+        self.answered += len(inflight)
         self._out.clear()
         self._pttls.clear()
         self.queued_bytes = 0

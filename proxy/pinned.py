@@ -209,6 +209,7 @@ class Pinned:
     def _hold(self, spec: Spec, args: Command, db: int) -> list[Place]:
         if not spec.writes:
             return []
+        self._hub.note(spec, args, db)
         held = self._hub.recorder.places(spec, args, db)
         for place in held:
             self._hub.repair.keys.hold(place, WRITTEN_HERE)
@@ -439,6 +440,11 @@ class Pins:
 
     def forget(self, pin: Pinned) -> None:
         self._pins.pop(pin, None)
+
+    def close(self) -> None:
+        """The proxy stops."""
+        for link in [*self._spare, *(pin.link for pin in self._pins)]:
+            link.wire.close()
 
     async def move(self) -> None:
         """A flip: every pinned session gets a connection to the side that serves now, or is disconnected."""

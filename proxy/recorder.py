@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 LATE_SECONDS = 0.05  # a relative expiry in flight for longer than this has no known deadline: state copy
 
+BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every key of one db or more
+
 _ERROR = ord("-")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
 
@@ -171,10 +173,15 @@ class Recorder:
     def keyless(self, spec: Spec, reason: str) -> None:
         """A write without known keys whose place in the order is unknown."""
         name = spec.name.decode(errors="replace")
-        if spec.rule is None:
-            self.unmirrored[f"{name}: keys unknown"] += 1
-        elif spec.name in (b"FLUSHALL", b"FLUSHDB", b"SWAPDB"):
+        if spec.name in BARRIERS:
             self._mirror.whole_db(f"{name}: {reason}")
+        elif self.reaches_unknown_keys(spec):
+            self.unmirrored[f"{name}: keys unknown"] += 1
+
+    def reaches_unknown_keys(self, spec: Spec) -> bool:
+        """Whether a write without known keys may change data all the same: whole-db commands, and those that only the
+        server knows."""
+        return spec.name in BARRIERS or (spec.rule is None and spec.name in self._roles.serving_facts.commands)
 
     def places(self, spec: Spec, args: list[bytes], db: int) -> list[tuple[int, bytes]]:
         """Every (db, key) that a write may touch; MOVE and COPY … DB reach another db."""

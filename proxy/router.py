@@ -53,6 +53,7 @@ class Router:
         by_name = self.catalog.by_name
         lane = hub.lane
         waiting = hub.waiters.keys
+        journaling = hub.journal is not None
         session.last_at = now = hub.clock()
         session.last_command = commands[-1]
         index, count = 0, len(commands)
@@ -68,6 +69,8 @@ class Router:
                     rule = spec.rule
                     if rule is not None and rule.rewrite is not None:
                         args = rule.rewrite(args)
+                    if journaling:
+                        hub.note(spec, args, session.db)
                     lane.write(session, spec, args, encode(args), now)
                     if waiting:
                         hub.waiters.touched(session.db, spec, args)
@@ -108,6 +111,7 @@ class Router:
         hub = self._hub
         if spec.rule is not None and spec.rule.rewrite is not None:
             args = spec.rule.rewrite(args)
+        hub.note(spec, args, session.db)
         hub.lane.write(session, spec, args, encode(args), session.last_at)
         if hub.waiters.keys:
             hub.waiters.touched(session.db, spec, args)
@@ -123,6 +127,9 @@ class Router:
         if spec.name == b"MULTI" and len(args) == 1:
             block = self._whole_block(rest)
             if block is not None:
+                for inner, inner_args in block.commands:
+                    if inner.writes:
+                        self._hub.note(inner, inner_args, session.db)
                 self._hub.lane.block(session, block, session.last_at)
                 if self._hub.waiters.keys:
                     for inner, inner_args in block.commands:

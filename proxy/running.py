@@ -76,27 +76,26 @@ def _translated(problem: BaseException) -> BaseException:
 
 
 async def _main(proxy: Proxy, http: tuple[str, int] | None, say: Callable[[Proxy], None]) -> None:
-    async with trio.open_nursery() as nursery:
-        stopping = trio.Event()
-
-        def start_jobs(inner: trio.Nursery) -> None:
-            jobs = Jobs(proxy, inner)
-            inner.start_soon(Admin(proxy, jobs, stopping.set).serve, proxy.state.admin_socket)
-            if http is not None:
-                serve_metrics(http, jobs.status)
-
-        async def serve() -> None:
-            await proxy.run(lambda: say(proxy), jobs=start_jobs)
-
-        nursery.start_soon(serve)
-        nursery.start_soon(_signals, stopping)
-        await stopping.wait()
-        clean = await proxy.stop()
-        log.info("stopped; %s", "both sides settled" if clean else "not everything is settled: a new backfill is due")
-        nursery.cancel_scope.cancel()
-
-
-async def _signals(stopping: trio.Event) -> None:
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-        async for _ in signals:
-            stopping.set()
+        async with trio.open_nursery() as nursery:
+            stopping = trio.Event()
+
+            def start_jobs(inner: trio.Nursery) -> None:
+                jobs = Jobs(proxy, inner)
+                inner.start_soon(Admin(proxy, jobs, stopping.set).serve, proxy.state.admin_socket)
+                if http is not None:
+                    serve_metrics(http, jobs.status)
+
+            async def serve() -> None:
+                await proxy.run(lambda: say(proxy), jobs=start_jobs)
+
+            async def stop_on_signal() -> None:
+                async for _ in signals:
+                    stopping.set()
+
+            nursery.start_soon(serve)
+            nursery.start_soon(stop_on_signal)
+            await stopping.wait()
+            clean = await proxy.stop()
+            log.info("stopped; %s", "both sides settled" if clean else "not everything is settled, the journal has it")
+            nursery.cancel_scope.cancel()

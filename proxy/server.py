@@ -20,6 +20,7 @@ from backfill.url import Url
 from proxy.effects import RULES
 from proxy.floor import SelectorFloor
 from proxy.hub import DOWN, Hub
+from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
 from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
@@ -38,6 +39,7 @@ BACKLOG = 1024  # connections the kernel holds until they are accepted
 DOWN_LIMIT_SECONDS = 10.0  # commands wait for the serving side for so long, then they are answered with an error
 RETRY_SECONDS = 0.5  # a key whose copy failed is tried again
 RELINK_SECONDS = 0.2
+JOURNAL_SECONDS = 1.0  # between two looks at it, and between two fsyncs with "everysec"
 
 
 class Phase(Enum):
@@ -58,6 +60,8 @@ class Settings:
     port: int = 7379
     no_auth: bool = False
     allow_non_empty: bool = False
+    journal_sync: Sync = Sync.EVERYSEC
+    journal_full: WhenFull = WhenFull.CONTINUE
 
 
 class Refused(Exception):
@@ -92,6 +96,7 @@ class Proxy:
         self.hub.router = Router(self.hub, Catalog.default(), self.local)
         self.problems: dict[str, str] = {}  # what an operator should know, by topic
         self.flips: list[dict[str, object]] = []
+        self.journal = Journal(state.path / "journal", sync=settings.journal_sync, when_full=settings.journal_full)
         self.port = settings.port
         self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
         self._loss: LaneLoss | None = None
@@ -132,10 +137,20 @@ class Proxy:
         self, on_ready: Callable[[], None], *, jobs: Callable[[trio.Nursery], None] = lambda nursery: None
     ) -> None:
         """Serve until cancelled. Errors: ConnectError, Refused, OSError (listening)."""
-        if self.state.durable.backfilled and not self.state.durable.clean:
-            self.fall_back("the proxy was not stopped cleanly: run `crossfade backfill` again")
         await self._first_look()
         listeners = await self._listen()
+        self._open_journal()
+        try:
+            await self._serve(listeners, on_ready, jobs)
+        finally:
+            self._close(listeners)
+
+    async def _serve(
+        self,
+        listeners: Sequence[trio.SocketListener],
+        on_ready: Callable[[], None],
+        jobs: Callable[[trio.Nursery], None],
+    ) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self.hub.pins = Pins(self.hub, self._dial_pin, nursery.start_soon, self._fence_pin)
@@ -145,12 +160,24 @@ class Proxy:
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
             nursery.start_soon(self._retry_copies)
+            nursery.start_soon(self._keep_journal)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             jobs(nursery)
             for listener in listeners:
                 nursery.start_soon(self._accept, listener)
             on_ready()
+
+    def _close(self, listeners: Sequence[trio.SocketListener]) -> None:
+        for listener in listeners:
+            listener.socket.close()
+        for session in list(self.hub.sessions.values()):
+            session.sock.close()
+        for link in (self.hub.lane.link, self.hub.mirror.link):
+            if link is not None:
+                link.wire.close()
+        self.hub.pins.close()
+        self.journal.close()
 
     async def _first_look(self) -> None:
         """Both servers, once: the serving side must be there, the mirror side must not be a surprise."""
@@ -309,6 +336,47 @@ class Proxy:
             await trio.sleep(RETRY_SECONDS)
             if self.hub.repair.keys.retry():
                 self.hub.flush()
+
+    # -- journal -------------------------------------------------------------------------------------------------
+
+    def _open_journal(self) -> None:
+        """Take over what a former proxy left unsettled, then begin a journal of our own. Errors: Refused, OSError."""
+        directory = self.state.path / "journal"
+        durable = self.state.durable
+        if durable.started and not durable.clean and durable.backfilled:
+            try:
+                left = unsettled(directory)
+            except JournalError as problem:
+                raise Refused(f"{problem.text}: remove it and run a new backfill") from None
+            if left is None:
+                self.fall_back("the proxy was not stopped cleanly and its journal is not complete: backfill again")
+            else:
+                log.info("the proxy was not stopped cleanly: %d keys are copied again", len(left))
+                for place in left:
+                    self.hub.repair.mark_unordered(place, "unsettled when the proxy was killed")
+        self.journal.open(settled=not durable.started or durable.clean)
+        self.hub.journal = self.journal
+
+    async def _keep_journal(self) -> None:
+        """Sync it, and retire segments that have served."""
+        hub, journal = self.hub, self.journal
+        while True:
+            await trio.sleep(JOURNAL_SECONDS)
+            try:
+                await trio.to_thread.run_sync(journal.sync)
+                if journal.due:
+                    last = journal.rotate()
+                    asked = hub.lane.asked
+                    await hub.until(lambda asked=asked: hub.lane.answered >= asked)  # type: ignore[misc]
+                    asked = hub.mirror.asked
+                    await hub.until(lambda asked=asked: hub.mirror.answered >= asked)  # type: ignore[misc]
+                    journal.retire(last, hub.repair.keys.places())
+            except OSError as problem:
+                log.warning("journal: %s", problem)
+            if journal.problem:
+                self.problems["journal"] = journal.problem
+            else:
+                self.problems.pop("journal", None)
 
     # -- flip ----------------------------------------------------------------------------------------------------
 

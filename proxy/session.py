@@ -7,6 +7,7 @@ disconnected, as Redis does (invariant 8).
 
 from __future__ import annotations
 
+import logging
 import socket
 from collections import deque
 from collections.abc import Callable
@@ -19,6 +20,8 @@ from resp.commands import CommandParser
 if TYPE_CHECKING:
     from proxy.hub import Hub
     from proxy.pinned import Pinned
+
+log = logging.getLogger("crossfade")
 
 READ_BYTES = 64 * 1024
 BACKLOG_COMMANDS = 1024  # decoded but not yet taken; beyond it the client is not read from
@@ -139,6 +142,11 @@ class Session:
             self._watch()
         elif commands:
             self.hub.router.dispatch(self, commands)
+
+    def broke(self, error: Exception) -> None:
+        """A defect of ours: this client is disconnected, the others stay."""
+        log.error("client %s is disconnected because of a defect: %r", self.address, error, exc_info=error)
+        self.close()
 
     def park(self, commands: list[Command]) -> None:
         """Keep commands that cannot be taken now; in front of what came later."""

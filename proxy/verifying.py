@@ -83,6 +83,10 @@ class Verifying:
     def running(self) -> bool:
         return self.report.state == Work.RUNNING.value
 
+    def failed(self, problem: str) -> None:
+        """It broke."""
+        self.report.state, self.report.problem = Work.FAILED.value, problem
+
     async def run(self, *, repair: bool = False, tolerance_ms: int = TOLERANCE_MS) -> None:
         """Compare everything; with `repair`, copy what differs and look again."""
         began = time.monotonic()
@@ -105,6 +109,7 @@ class _Pass:
         self._repair = repair
         self._tolerance_ms = tolerance_ms
         self._slots = trio.Semaphore(AT_ONCE)
+        self._lost: Lost | None = None
 
     async def run(self) -> None:
         proxy = self._proxy
@@ -132,10 +137,15 @@ class _Pass:
             for key, kind in zip(keys, kinds, strict=True):
                 await self._slots.acquire()
                 nursery.start_soon(self._check, (db, key), kind if isinstance(kind, bytes) else None)
+        if self._lost is not None:
+            raise self._lost
 
     async def _check(self, place: Place, believed: Believed) -> None:
         try:
             found = await self._settled_difference(place, believed)
+        except Lost as problem:
+            self._lost = problem
+            return
         finally:
             self._slots.release()
         report = self._report
@@ -184,7 +194,7 @@ class _Pass:
             if isinstance(right, Unreadable):
                 return right
             if isinstance(right, WrongType):
-                if right.actual == left.kind:  # a hash whose fields must be asked for by name
+                if left.missing or right.actual == left.kind:  # the type, or the fields to ask for, are known now
                     believed = right
                     continue
                 return Difference(
@@ -213,8 +223,8 @@ class _Pass:
             if not isinstance(left, State):
                 done.set()
                 return
-            fields = believed if isinstance(believed, WrongType) and believed.actual == left.kind else None
-            right_believed.append(fields or left.kind)
+            known = isinstance(believed, WrongType) and (left.missing or believed.actual == left.kind)
+            right_believed.append(believed if known else left.kind)
             commands = read_commands(key, Form.STRUCT, right_believed[0], known=roles.mirror_facts.commands)
             hub.mirror.call(db, commands, on_mirror)
 

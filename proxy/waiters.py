@@ -119,6 +119,8 @@ class Waiters:
         waiter.trying, waiter.again = True, False
         waiter.tries += 1
         waiter.sent = hub.clock()
+        if waiter.spec.writes:
+            hub.note(waiter.spec, waiter.args, self._db(waiter))
         streams = last_ids(waiter)
         commands = [[b"XINFO", b"STREAM", key] for _, key in streams] + [waiter.args]
 

@@ -2,7 +2,8 @@
 
 The walk, in the order of one command:
 
-    commands.py  client bytes -> commands (list[bytes]); inline.py has the quoting of typed ones
+    commands.py  client bytes -> commands (list[bytes]); inline.py has the quoting of typed ones,
+                 pipelines.py the way through hiredis for many at once, bulks.py the tables of small sizes
     catalog.py   command -> Spec: how it may travel, which keys it names; table.py is the data, keys.py the extraction
     slots.py     key -> cluster slot
     encode.py    command -> bytes for a server; the proxy's own replies -> bytes for a client

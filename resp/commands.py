@@ -3,10 +3,10 @@
 Owns: the framing of commands as servers do it: multibulk and inline, the limits, the error texts (checked against Redis
 6.2, 7.0, 8.2 and Valkey 8.1, 9.1). Refuses to know: what a command means, and who sent it.
 
-Two readers share the work. `_scan` is optimistic and fast: it looks headers up in tables made at import, so it needs no
-search and no int() for what clients usually send. `_read_command` knows every rule and can stop anywhere. The first
-hands over whatever it does not recognise and whatever the end of the chunk cuts off; it never guesses, so any
-chunking of the same bytes gives the same commands.
+Two readers share the work. The loop in `feed` is optimistic and fast: it looks headers up in tables made at import, so
+it needs no search and no int() for what clients usually send. `_read_command` knows every rule and can stop anywhere.
+The first hands over whatever it does not recognise and whatever the end of the chunk cuts off; it never guesses, so any
+chunking of the same bytes gives the same commands. Of a deep pipeline, pipelines.py reads what it can vouch for.
 
 Where servers differ, or judge by how the network happened to cut the bytes, the choice here is:
 - A line longer than 64 KB is refused even when its end has arrived (Valkey 9.1; Redis takes one that is read at once).
@@ -24,6 +24,7 @@ import re
 from resp.bulks import MEDIUM_BULKS, SMALL_BULKS
 from resp.errors import ProtocolError
 from resp.inline import split_args
+from resp.pipelines import read_pipeline
 
 MAX_LINE_BYTES = 64 * 1024  # an inline command, or a header whose end does not come (PROTO_INLINE_MAX_SIZE)
 MAX_ARGS = 1024 * 1024
@@ -31,6 +32,9 @@ MAX_BULK_BYTES = 512 * 1024 * 1024  # proto-max-bulk-len as shipped
 MAX_UNAUTHENTICATED_ARGS = 10
 MAX_UNAUTHENTICATED_BULK_BYTES = 16384
 AUTHENTICATING = frozenset({b"AUTH", b"HELLO"})
+
+_DEEP_PIPELINE_BYTES = 1024  # from here on the detour through hiredis pays,
+_NEAR_BYTES = 512  # unless it is one big command: a second one should begin as near as this
 
 _STAR, _DOLLAR = b"*$"
 _INTEGER = re.compile(rb"0|-?[1-9][0-9]{0,18}").fullmatch  # as string2ll: no plus sign, no leading zeros
@@ -45,7 +49,7 @@ class CommandParser:
     """Eats a client's bytes, gives its commands.
 
     Holds one incomplete command at most (`buffered` bytes); who feeds it limits that. `max_bulk` is the server's
-    proto-max-bulk-len in bytes (1 MB at least, as there). Limits may be changed between feeds.
+    proto-max-bulk-len in bytes (1 MB at least, as there), `max_args` at least 1000. Both may change between feeds.
     """
 
     __slots__ = (
@@ -93,12 +97,9 @@ class CommandParser:
         if not self._fresh or not self.authenticated:
             return self._resume(data)
         commands: list[list[bytes]] = []
-        self._scan(data, 0, commands)
-        return commands
-
-    def _scan(self, data: bytes, position: int, commands: list[list[bytes]]) -> None:
-        """From the beginning of a command to the end of the chunk, optimistically."""
-        size = len(data)
+        position, size = 0, len(data)
+        if size >= _DEEP_PIPELINE_BYTES and data.find(b"*", 1, _NEAR_BYTES) > 0:
+            position = read_pipeline(data, commands)
         while position < size:
             try:
                 behind_name, end = _STARTS[data[position : position + 8]]
@@ -117,6 +118,7 @@ class CommandParser:
                 position = end + 2
             else:
                 position = self._read_command(data, position, commands)
+        return commands
 
     def _resume(self, data: bytes) -> list[list[bytes]]:
         """Go on with what is held: command by command before authentication, else only to the end of the first."""
@@ -132,7 +134,7 @@ class CommandParser:
         position = 0
         while position < len(data):
             if self.authenticated and not self._missing:
-                self._scan(data, position, commands)
+                commands += self.feed(data[position:])
                 break
             position = self._read_command(data, position, commands)
             if commands and commands[-1][0].upper() in AUTHENTICATING and not self.authenticated:

@@ -1,6 +1,6 @@
 """The proxy as its users run it: the process `python -m crossfade proxy`, and the commands of the CLI against it.
 
-Owns: processes, their log, their state directory, and that none of them is left behind. Knows nothing of what is inside.
+Owns: processes, their log, their state directory, and that none of them is left behind. Knows nothing of the inside.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -21,12 +22,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Protocol, Self
 
+import hiredis
 import redis
 
 from tests.servers import CLIENT_OPTIONS
+from tests.traffic.connection import pack
 
 ROOT = Path(__file__).parent.parent
-CROSSFADE = (sys.executable, "-W", "error::ResourceWarning", "-m", "crossfade")
+CROSSFADE = (sys.executable, "-m", "crossfade")
 START_TIMEOUT_S = 20.0
 STOP_TIMEOUT_S = 15.0  # it lets everything settle, for 5 s at most
 CLI_TIMEOUT_S = 50.0
@@ -72,6 +75,10 @@ class Result:
 
 class DidNotStart(Exception):
     """The proxy ended, or was not ready in time; the message is its log."""
+
+
+class AdminError(Exception):
+    """The admin socket answered with an error."""
 
 
 def url_of(server: Address) -> str:
@@ -193,9 +200,12 @@ class RunningProxy:
         """SIGTERM; the exit code. Nothing if it does not run."""
         if not self.running:
             return 0
-        (process,) = self._processes
-        process.terminate()
-        return process.wait(STOP_TIMEOUT_S)
+        self._processes[0].terminate()
+        return self.wait()
+
+    def wait(self) -> int:
+        """For the end that it was told by other means; the exit code."""
+        return self._processes[0].wait(STOP_TIMEOUT_S)
 
     def kill(self) -> None:
         """SIGKILL."""
@@ -237,10 +247,18 @@ class RunningProxy:
 
     def admin(self, *args: str) -> Any:
         """One command on the admin socket: without the price of a new process, for what is asked again and again."""
-        options: dict[str, Any] = {**CLIENT_OPTIONS, "unix_socket_path": os.fspath(self.admin_socket)}
-        with redis.Redis(**options, lib_name=None, lib_version=None) as client:
-            client.response_callbacks.clear()
-            reply = client.execute_command(*args)
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.settimeout(CLI_TIMEOUT_S)
+            connection.connect(os.fspath(self.admin_socket))
+            connection.sendall(pack([args]))
+            reader = hiredis.Reader(replyError=AdminError)
+            while (reply := reader.gets()) is False:
+                received = connection.recv(1 << 16)
+                if not received:
+                    raise ConnectionResetError("the proxy closed its admin socket")
+                reader.feed(received)
+        if isinstance(reply, AdminError):
+            raise reply
         return json.loads(reply) if reply[:1] in b"{[" else reply
 
     def status(self) -> dict[str, Any]:

@@ -12,31 +12,22 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from proxy.effects.compare import AGGREGATES, NULLS, text
+from proxy.effects.compare import AGGREGATES, text
 from proxy.effects.model import NOTHING, Command, Context, Effect, Kind, Rule
-from resp.frames import elements
+from resp.frames import elements, is_error, is_null
 
 OK = b"+OK\r\n"
 ONE = b":1\r\n"
 EMPTY = frozenset({b"*0\r\n", b"~0\r\n", b"%0\r\n"})
-ERRORS = b"-!"
 
 KeysOf = Callable[[list[bytes]], Iterable[bytes]]
 
 # -- replies ----------------------------------------------------------------------------------------------------------
 
 
-def failed(frame: bytes) -> bool:
-    return frame[0] in ERRORS
-
-
-def nil(frame: bytes) -> bool:
-    return frame in NULLS
-
-
 def empty(frame: bytes) -> bool:
     """Nil, or an aggregate without elements."""
-    return frame in NULLS or frame in EMPTY
+    return is_null(frame) or frame in EMPTY
 
 
 def positive(frame: bytes) -> bool:
@@ -94,9 +85,10 @@ def read_options(words: Sequence[bytes], arity: dict[bytes, int]) -> dict[bytes,
 
 
 def deadline(option: bytes, value: bytes, ctx: Context) -> int:
-    """The moment in the mirror's clock, in ms, that this time option means."""
+    """The moment in the mirror's clock, in ms, that this time option means. Not before 1: 0 is no deadline to RESTORE,
+    and SET refuses what is below."""
     unit, relative = TIMES[option]
-    return int(value) * unit + (ctx.now_ms if relative else ctx.clock_shift_ms)
+    return max(1, int(value) * unit + (ctx.now_ms if relative else ctx.clock_shift_ms))
 
 
 def time_option(options: Iterable[bytes]) -> bytes | None:
@@ -143,7 +135,7 @@ def as_sent(keys: KeysOf = first_key) -> Rule:
     """Whatever the reply: the same command. Its keys' prior state does not matter, or shows in the reply."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        return NOTHING if failed(frame) else one(args, frame, keys(args))
+        return NOTHING if is_error(frame) else one(args, frame, keys(args))
 
     return Rule(Kind.AS_SENT, compute)
 
@@ -152,7 +144,7 @@ def as_sent_guarded() -> Rule:
     """Whatever the reply: the same command, which creates its key when there is none."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        return NOTHING if failed(frame) else one(args, frame, args[1:2], guard=args[1:2])
+        return NOTHING if is_error(frame) else one(args, frame, args[1:2], guard=args[1:2])
 
     return Rule(Kind.AS_SENT_GUARDED, compute)
 
@@ -167,7 +159,7 @@ def when(
     """The same command if the reply says that something changed. Guarded keys are all of `keys`."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if failed(frame) or not changed(frame):
+        if is_error(frame) or not changed(frame):
             return NOTHING
         written = tuple(keys(args))
         return one(args, expect(frame), written, guard=written if guard else ())
@@ -181,7 +173,7 @@ def becomes(
     """Another command on the same key, which does not depend on the key's prior state, if the reply says changed."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if failed(frame) or not changed(frame):
+        if is_error(frame) or not changed(frame):
             return NOTHING
         return one(command(args), expected, args[1:2])
 
@@ -192,7 +184,7 @@ def derived(keys: KeysOf, changed: Callable[[bytes], bool] = lambda frame: True)
     """The result depends on other keys, which may not be equal yet: what was written is state-copied."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        return NOTHING if failed(frame) or not changed(frame) else copy_of(ctx, *keys(args))
+        return NOTHING if is_error(frame) or not changed(frame) else copy_of(ctx, *keys(args))
 
     return Rule(Kind.COMPUTED, compute)
 
@@ -201,6 +193,6 @@ def computed(compute: Callable[[list[bytes], bytes, Context], Effect]) -> Rule:
     """A function that is only asked when the reply is not an error."""
 
     def without_errors(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        return NOTHING if failed(frame) else compute(args, frame, ctx)
+        return NOTHING if is_error(frame) else compute(args, frame, ctx)
 
     return Rule(Kind.COMPUTED, without_errors)

@@ -11,20 +11,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from resp.frames import elements
+from resp.frames import elements, is_error, is_null
 
-NULLS = frozenset({b"$-1\r\n", b"*-1\r\n", b"_\r\n"})
 AGGREGATES = b"*~%>"
-ERRORS = b"-!"
 
 
 def same_reply(expected: bytes, got: bytes) -> bool:
     """Loose comparison of two complete frames. An error equals nothing but an error of the same kind."""
     if expected == got:
         return True
-    if expected in NULLS or got in NULLS:
-        return expected in NULLS and got in NULLS
-    if (expected[0] in ERRORS) != (got[0] in ERRORS):
+    if is_null(expected) or is_null(got):
+        return is_null(expected) and is_null(got)
+    if is_error(expected) != is_error(got):
         return False
     if expected[0] in AGGREGATES or got[0] in AGGREGATES:
         return expected[0] in AGGREGATES and got[0] in AGGREGATES and _same_elements(expected, got)
@@ -44,7 +42,7 @@ def text(frame: bytes) -> bytes:
 
 def _same_scalar(expected: bytes, got: bytes) -> bool:
     left, right = text(expected), text(got)
-    if expected[0] in ERRORS:
+    if is_error(expected):
         return left.split(b" ", 1)[0] == right.split(b" ", 1)[0]
     if left == right:
         return True
@@ -88,7 +86,7 @@ def _map_order(pair: list[bytes]) -> bytes:
 
 def _order(frame: bytes) -> bytes:
     """A sort key that is the same in both RESP versions."""
-    if frame in NULLS:
+    if is_null(frame):
         return b""
     if frame[0] in AGGREGATES:
         return b"\0".join(map(_order, elements(frame)))

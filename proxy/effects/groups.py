@@ -18,7 +18,6 @@ from proxy.effects.build import (
     computed,
     copy_of,
     digits,
-    nil,
     one,
     positive,
     read_options,
@@ -28,7 +27,7 @@ from proxy.effects.build import (
 )
 from proxy.effects.compare import text
 from proxy.effects.model import Command, Context, Effect, Rule
-from resp.frames import elements
+from resp.frames import elements, is_null
 
 STRICT_ID = re.compile(rb"(\d+)(?:-(\d+))?")
 READ_ARITY = {b"COUNT": 1, b"BLOCK": 1, b"NOACK": 0}
@@ -88,7 +87,7 @@ def _group_read(args: list[bytes], count: int) -> Command:
 
 def _entries_by_stream(frame: bytes) -> dict[bytes, bytes]:
     """RESP2: [[key, entries] …]; RESP3: a map of them; nil when no stream had any."""
-    if nil(frame):
+    if is_null(frame):
         return {}
     parts = elements(frame)
     pairs = zip(parts[::2], parts[1::2], strict=True) if frame[:1] == b"%" else map(elements, parts)
@@ -102,7 +101,7 @@ def _claimed_ids(entries: Iterable[bytes]) -> list[bytes]:
     """The ids in a list of entries or (JUSTID) of ids. A nil (6.2: a deleted message) does not tell its id."""
     ids = []
     for entry in entries:
-        if nil(entry):
+        if is_null(entry):
             raise ValueError("a deleted message without its id")
         ids.append(text(elements(entry)[0]) if aggregate(entry) else text(entry))
     return ids

@@ -18,7 +18,6 @@ from proxy.effects.build import (
     deadline,
     digits,
     is_relative,
-    nil,
     one,
     positive,
     read_options,
@@ -28,7 +27,7 @@ from proxy.effects.build import (
 )
 from proxy.effects.compare import text
 from proxy.effects.model import NOTHING, Command, Context, Effect, Rule
-from resp.frames import elements
+from resp.frames import elements, is_null
 
 TIME_ARITY = {b"EX": 1, b"PX": 1, b"EXAT": 1, b"PXAT": 1}
 HEXPIRE_ARITY = {b"NX": 0, b"XX": 0, b"GT": 0, b"LT": 0}
@@ -53,7 +52,7 @@ def _hexpire(option: bytes) -> Rule:
     """HEXPIRE and its family. Per field: 1 set, 2 deleted at once, 0 condition not met, -2 no such field."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if nil(frame):
+        if is_null(frame):
             return NOTHING
         key, answers = args[1], texts(frame)
         _, fields = _read(args, 3, HEXPIRE_ARITY)
@@ -76,15 +75,15 @@ def _hexpire(option: bytes) -> Rule:
 
 
 def _hpersist(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    changed = not nil(frame) and b"1" in texts(frame)
+    changed = not is_null(frame) and b"1" in texts(frame)
     return one(args, frame, args[1:2]) if changed else NOTHING
 
 
 def _present(args: list[bytes], frame: bytes, fields: Sequence[bytes]) -> dict[bytes, bytes]:
     """Each field that was there, with its value's frame."""
-    if nil(frame):
+    if is_null(frame):
         return {}
-    return {field: value for field, value in zip(fields, elements(frame), strict=True) if not nil(value)}
+    return {field: value for field, value in zip(fields, elements(frame), strict=True) if not is_null(value)}
 
 
 def _hgetex(args: list[bytes], frame: bytes, ctx: Context) -> Effect:

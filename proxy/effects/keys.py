@@ -13,7 +13,6 @@ from proxy.effects.build import (
     copy_of,
     deadline,
     digits,
-    failed,
     is_relative,
     one,
     positive,
@@ -21,6 +20,7 @@ from proxy.effects.build import (
     when,
 )
 from proxy.effects.model import NOTHING, Command, Context, Effect, Kind, Rule
+from resp.frames import is_error
 
 COPY_ARITY = {b"DB": 1, b"REPLACE": 0}
 RESTORE_ARITY = {b"REPLACE": 0, b"ABSTTL": 0, b"IDLETIME": 1, b"FREQ": 1}
@@ -79,7 +79,7 @@ def _migrate(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     words = [word.upper() for word in args]
     by_keyword = words.index(b"KEYS", 6) if not args[3] and b"KEYS" in words[6:] else len(args)
     keys = args[by_keyword + 1 :] or args[3:4]
-    if failed(frame):
+    if is_error(frame):
         return copy_of(ctx, *keys)
     if frame[:6] == b"+NOKEY" or b"COPY" in read_options(args[6:by_keyword], MIGRATE_ARITY):
         return NOTHING

@@ -12,14 +12,13 @@ from proxy.effects.build import (
     computed,
     digits,
     empty,
-    nil,
     one,
     positive,
     when,
 )
 from proxy.effects.compare import text
 from proxy.effects.model import NOTHING, Command, Context, Effect, Rule
-from resp.frames import elements
+from resp.frames import elements, is_null
 
 POPS = {b"LEFT": b"LPOP", b"RIGHT": b"RPOP"}
 
@@ -38,7 +37,7 @@ def _blocking_pop(name: bytes) -> Rule:
     """BLPOP and BRPOP: the reply names the key."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if nil(frame):
+        if is_null(frame):
             return NOTHING
         key, element = elements(frame)
         return one((name, text(key)), element, (text(key),))
@@ -50,7 +49,7 @@ def _multi_pop(first: int) -> Rule:
     """LMPOP and BLMPOP: … numkeys key… LEFT|RIGHT [COUNT n], `first` being the index of numkeys."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if nil(frame):
+        if is_null(frame):
             return NOTHING
         name, popped = elements(frame)
         pop = POPS.get(args[first + 1 + int(args[first])].upper())
@@ -65,7 +64,7 @@ def _blocking_move(name: bytes, end: int) -> Rule:
     """BLMOVE and BRPOPLPUSH: the same without the timeout."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-        if nil(frame):
+        if is_null(frame):
             return NOTHING
         command: Command = (name, *args[1:end])
         return one(command, frame, args[1:3], guard=args[1:3])

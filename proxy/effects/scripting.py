@@ -6,8 +6,9 @@ declaring is invisible here. Scripts and libraries themselves are made known to 
 
 from __future__ import annotations
 
-from proxy.effects.build import copy_of, failed
+from proxy.effects.build import copy_of
 from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
+from resp.frames import is_error
 
 NO_WRITES = b"no-writes"
 
@@ -41,12 +42,12 @@ def _promises_no_writes(script: bytes) -> bool:
 
 def _told(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     """Sent along; no key depends on the answer."""
-    return NOTHING if failed(frame) else Effect((tuple(args),), (None,))
+    return NOTHING if is_error(frame) else Effect((tuple(args),), (None,))
 
 
 def _library(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     """FUNCTION LOAD [REPLACE] code, FUNCTION RESTORE payload [policy]."""
-    if failed(frame):
+    if is_error(frame):
         return NOTHING
     if not ctx.knows(b"FUNCTION"):
         return Effect(unmirrored="the mirror side has no functions")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from proxy.effects.build import as_sent, computed, copy_of, nil, one, positive, when
+from proxy.effects.build import as_sent, computed, copy_of, one, positive, when
 from proxy.effects.compare import text
 from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
+from resp.frames import is_null
 
 ENTRY_ID = re.compile(rb"\*|\d+(-(\d+|\*))?")
 STRATEGIES = (b"MAXLEN", b"MINID")
@@ -78,7 +79,7 @@ def _must_copy(trim: Trim, ctx: Context) -> bool:
 
 
 def _xadd(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    if nil(frame):  # NOMKSTREAM
+    if is_null(frame):  # NOMKSTREAM
         return NOTHING
     trim = read_trim(args, 2)
     if not ENTRY_ID.fullmatch(args[trim.end]):

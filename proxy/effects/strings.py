@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from proxy.effects.build import (
     OK,
     ONE,
+    TIMES,
     as_sent,
     as_sent_guarded,
     becomes,
@@ -19,9 +20,7 @@ from proxy.effects.build import (
     deadline,
     derived,
     digits,
-    failed,
     is_relative,
-    nil,
     one,
     positive,
     read_options,
@@ -29,6 +28,7 @@ from proxy.effects.build import (
 )
 from proxy.effects.compare import text
 from proxy.effects.model import NOTHING, Command, Context, Effect, Kind, Rule
+from resp.frames import is_error, is_null
 
 TIME_ARITY = {b"EX": 1, b"PX": 1, b"EXAT": 1, b"PXAT": 1}
 CONDITIONS = {b"NX": 0, b"XX": 0, b"IFEQ": 1, b"IFNE": 1, b"IFDEQ": 1, b"IFDNE": 1}
@@ -38,10 +38,13 @@ MSETEX_ARITY = {b"NX": 0, b"XX": 0, b"KEEPTTL": 0} | TIME_ARITY
 
 
 def _set(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    if failed(frame):
+    if is_error(frame):
         return NOTHING
     if len(args) == 3:
         return one(args, frame, args[1:2])
+    if len(args) == 5 and (option := args[3].upper()) in TIMES:  # a cache's usual form, here for its speed
+        command = (b"SET", args[1], args[2], b"PXAT", digits(deadline(option, args[4], ctx)))
+        return Effect((command,), (OK,), (args[1],), relative=TIMES[option][1])
     options = read_options(args[3:], SET_ARITY)
     changed = _set_changed(options, frame)
     if changed is None:
@@ -52,14 +55,14 @@ def _set(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 def _set_changed(options: Mapping[bytes, bytes], frame: bytes) -> bool | None:
     """Whether a SET with options took place; None when its reply cannot tell (a digest of the old value)."""
     if b"GET" not in options:
-        return not nil(frame)
+        return not is_null(frame)
     condition = next((name for name in options if name in CONDITIONS), b"")
     if not condition:
         return True
     if condition in (b"NX", b"XX"):
-        return nil(frame) is (condition == b"NX")
+        return is_null(frame) is (condition == b"NX")
     if condition in (b"IFEQ", b"IFNE"):
-        matched = not nil(frame) and text(frame) == options[condition]
+        matched = not is_null(frame) and text(frame) == options[condition]
         return matched is (condition == b"IFEQ")
     return None
 
@@ -95,7 +98,7 @@ def _msetex(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 
 
 def _getex(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    if nil(frame):
+    if is_null(frame):
         return NOTHING
     key, options = args[1], read_options(args[2:], GETEX_ARITY)
     if b"PERSIST" in options:  # its reply is the same for "was persistent already" and "no such key": guarded
@@ -144,7 +147,7 @@ def _deleted(args: list[bytes]) -> Command:
 
 
 def _present(frame: bytes) -> bool:
-    return not nil(frame)
+    return not is_null(frame)
 
 
 RULES: dict[bytes, Rule] = {

@@ -15,7 +15,6 @@ from proxy.effects.build import (
     empty,
     first_key,
     integer,
-    nil,
     one,
     positive,
     read_options,
@@ -24,7 +23,7 @@ from proxy.effects.build import (
 )
 from proxy.effects.compare import text
 from proxy.effects.model import NOTHING, Context, Effect, Rule
-from resp.frames import elements
+from resp.frames import elements, is_null
 
 ZADD_OPTIONS = frozenset({b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"})
 GEORADIUS_ARITY = {
@@ -45,7 +44,7 @@ def _zadd(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     expected, i = frame, 2
     while (word := args[i].upper()) in ZADD_OPTIONS:
         if word == b"INCR":
-            if nil(frame):
+            if is_null(frame):
                 return NOTHING
             expected = double(frame)
         i += 1

@@ -103,18 +103,16 @@ PIECES += [
 ]
 
 
+@pytest.fixture(scope="module")
+def port_70(server_pool: Pool) -> int:
+    """Of Redis 7.0, which is not cleaned between examples."""
+    return server_pool.get("redis-7.0").port
+
+
 @settings(max_examples=100)
-@given(st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
-def test_anything(server_pool: Pool, data: bytes) -> None:
-    port = anything_server(server_pool).port
-    assert replies(port, data) == replies_by_our_reading(port, data)
-
-
-def anything_server(pool: Pool) -> Server:
-    """Redis 7.0: started once, not cleaned between examples."""
-    if not hasattr(anything_server, "server"):
-        anything_server.server = pool.get("redis-7.0")
-    return anything_server.server
+@given(data=st.lists(st.sampled_from(PIECES), max_size=12).map(b"".join))
+def test_anything(port_70: int, data: bytes) -> None:
+    assert replies(port_70, data) == replies_by_our_reading(port_70, data)
 
 
 AUTH = encode([b"AUTH", PASSWORD.encode()])

@@ -256,12 +256,15 @@ class TestUnauthenticated:
         assert parser.feed(b"HO\r\n$1\r\na\r\n" + PING) == [[b"ECHO", b"a"], [b"PING"]]
 
 
-def test_limits_of_the_server() -> None:
-    parser = CommandParser(max_args=2, max_bulk=1024 * 1024)
-    assert parser.feed(encode([b"SET", b"k"])) == [[b"SET", b"k"]]
-    assert parser.feed(b"*1\r\n$1048577\r\n") == []
-    assert parser.error is not None
-    assert parser.error.text == "Protocol error: invalid bulk length"
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [(b"*1001\r\n", "invalid multibulk length"), (b"*1\r\n$1048577\r\n", "invalid bulk length")],
+)
+def test_limits_of_the_server(data: bytes, text: str) -> None:
+    parser = CommandParser(max_args=1000, max_bulk=1024 * 1024)
+    most = encode([b"DEL"] + [b"k"] * 999)
+    assert len(parser.feed(most + data)) == 1
+    assert str(parser.error) == f"Protocol error: {text}"
 
 
 def test_time_grows_with_the_bytes_only() -> None:

@@ -178,3 +178,12 @@ def test_preload_gives_the_same_data_for_a_seed(server_62: Server, server_91: Se
     server_91.clean()
     preload(server_91, 1000, seed=4, short_ttls=False)
     assert len(compare_servers(server_62, server_91)) > 50
+
+
+@pytest.mark.parametrize(("other", "left"), [("redis-6.2", set()), ("redis-7.0", {"LMPOP"})])
+def test_only_what_another_server_knows_too(server_pool: Pool, server_82: Server, other: str, left: set[str]) -> None:
+    also = server_pool.get(other)
+    with Traffic(server_82, seed=9, only=("lists", "hashes"), rate=None, also_known_to=also) as traffic:
+        traffic.wait_for(2000)
+    traffic.assert_clean()
+    assert {"LMPOP", "HPEXPIRE", "HPERSIST"}.intersection(traffic.statistics().by_name) == left

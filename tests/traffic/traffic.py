@@ -51,12 +51,13 @@ class Traffic:
         only: Collection[str] = (),
         without: Collection[str] = (),
         tolerate_disconnects: bool = False,
-        also_known_to: Sequence[HasUrl | str] | HasUrl | str = (),
+        also_known_to: HasUrl | str | None = None,
     ) -> None:
         unknown = {*only, *without}.difference(GROUPS)
         if unknown:
             raise ValueError(f"no such groups: {sorted(unknown)}")
-        self._url = target if isinstance(target, str) else target.url
+        self._url = _url(target)
+        self._judges = [self._url, *([] if also_known_to is None else [_url(also_known_to)])]
         self._groups = [group for group in GROUPS if (not only or group in only) and group not in without]
         self._clients, self._rate, self._seed = clients, rate, seed
         self._dbs, self._hot, self._prefix = dbs, hot, prefix
@@ -147,14 +148,17 @@ class Traffic:
     # How
 
     async def _prepare(self) -> dict[str, tuple[int, list[Template]]]:
-        """Forgets what a former traffic left to be checked; leaves out what the server does not know."""
+        """Forgets what a former traffic left to be checked; leaves out what a server does not know."""
         parsed = {group: (weight, parse(lines)) for group, (weight, lines) in TEMPLATES.items()}
         names = sorted({bytes(line[0]) for _, lines in parsed.values() for line in lines if isinstance(line[0], bytes)})
         async with await Connection.open(self._url) as connection:
             for db in self._dbs:
                 await connection.exchange([["SELECT", db], ["DEL", *self._checked_keys()]])
-            (infos,) = await connection.exchange([["COMMAND", "INFO", *names]])
-        known = {name for name, info in zip(names, infos, strict=True) if info}
+        known = set(names)
+        for url in self._judges:
+            async with await Connection.open(url) as connection:
+                (infos,) = await connection.exchange([["COMMAND", "INFO", *names]])
+            known &= {name for name, info in zip(names, infos, strict=True) if info}
         chosen = set(self._groups).intersection(parsed) or parsed.keys()  # transactions alone draw from all
         return {group: (parsed[group][0], [line for line in parsed[group][1] if line[0] in known]) for group in chosen}
 
@@ -217,3 +221,7 @@ class Traffic:
         self._ledger.checks += 1
         if not counted <= stored <= counted + self._ledger.unsure[what]:
             self._ledger.finding(f"sums: {text}: {counted} were answered, {stored} are stored")
+
+
+def _url(server: HasUrl | str) -> str:
+    return server if isinstance(server, str) else server.url

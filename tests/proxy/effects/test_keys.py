@@ -75,6 +75,11 @@ def test_a_copy_stays_in_the_session_s_db() -> None:
     assert copied(did("MOVE k 0", ONE, db=4)) == ["4/k", "k"]
 
 
+def test_a_shift_does_not_make_a_deadline_vanish() -> None:
+    assert sent(did("RESTORE k 5 xyz ABSTTL", OK, clock_shift_ms=-5)) == ["RESTORE k 1 xyz REPLACE ABSTTL"]
+    assert sent(did("SET k v PXAT 5", OK, clock_shift_ms=-9)) == ["SET k v PXAT 1"]
+
+
 def test_any_answer_to_a_deletion_is_fine_for_the_key_is_gone() -> None:
     effect = did("DEL k l", ONE)
     assert (effect.expected, effect.keys, effect.guard) == ((None,), (b"k", b"l"), ())

@@ -1,0 +1,264 @@
+"""The journal: every key with a write that is not yet known to be equal on both sides, on disk (invariants 3, 4).
+
+Owns the format, the segments and their end. A key is noted when its write is put in the lane, and the batch is written
+before the lane is flushed. Nothing is tracked per write: a segment has served when everything that was sent before its
+end has been answered by the serving side and acknowledged by the mirror, at which point every key that is *not* fine is
+a marked key. Those keys are noted again in the current segment, and the old one is retired. Retired segments are kept
+for some minutes: settled is not durable, a server may come back without its last writes (invariant 14).
+
+Format: a segment is a header line and records: length (u32), CRC-32 (u32) of the body, body; the body is entries of db
+(u32), key length (u32), key. A torn last record is what a crash leaves; it covers nothing that was sent.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import struct
+import time
+import zlib
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+
+from proxy.dirty import Place
+
+OLD = ".old"  # a retired segment; the others end in .log
+MAGIC = b"crossfade journal 1\n"
+SEGMENT_BYTES = 8 * 1024 * 1024  # a new one is begun beyond this
+SEGMENT_SECONDS = 60.0  # or after so long, when anything was written
+KEEP_SECONDS = 300.0  # retired segments are kept for so long
+MAX_RECORD_BYTES = 256 * 1024 * 1024  # a longer length is damage
+ENTRY = struct.Struct("<II")
+RECORD = struct.Struct("<II")
+BARRIER_DB = 0xFFFFFFFF  # an entry for what may touch every key (FLUSHALL, SWAPDB…); its key is the command's name
+INTACT = "intact"  # exists while the journal covers every write; unlinking it needs no space on a full disk
+
+
+class Sync(Enum):
+    """When the journal is fsynced. A crash of the proxy alone loses nothing with any of them."""
+
+    NEVER = "never"  # the operating system decides
+    EVERYSEC = "everysec"  # a crash of the machine may lose the last second
+    ALWAYS = "always"  # before every flush
+
+
+class WhenFull(Enum):
+    """What happens when the journal cannot be written (disk full)."""
+
+    CONTINUE = "continue"  # serve on without it; after a crash a new backfill is due
+    REFUSE = "refuse"  # writes are refused until it can be written again
+
+
+class JournalError(Exception):
+    """The journal cannot be read; `text` says why."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
+@dataclass(slots=True)
+class Segment:
+    """One file; `retired` is when it had served (time.time()), 0.0 while it may still be needed."""
+
+    number: int
+    path: Path
+    size: int = 0
+    retired: float = 0.0
+
+
+class Journal:
+    """The open journal of a running proxy."""
+
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        sync: Sync = Sync.EVERYSEC,
+        when_full: WhenFull = WhenFull.CONTINUE,
+        wall: Callable[[], float] = time.time,
+    ) -> None:
+        self.directory = directory
+        self.sync_policy = sync
+        self.when_full = when_full
+        self.problem = ""  # why it does not cover every write
+        self._wall = wall
+        self._entries: list[bytes] = []
+        self._fd = -1
+        self._segments: list[Segment] = []
+        self._unsynced = False
+        self._began = 0.0
+        self._barrier = False  # one was noted: the segment should be retired soon, as after a crash it costs a backfill
+
+    def __repr__(self) -> str:
+        return f"<Journal segments={len(self._segments)} {self.problem or 'intact'}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        return sum(segment.size for segment in self._segments)
+
+    # -- the hot path --------------------------------------------------------------------------------------------
+
+    def note(self, db: int, keys: Iterable[bytes]) -> None:
+        """A write to these keys is about to be sent."""
+        for key in keys:
+            self._entries.append(ENTRY.pack(db, len(key)) + key)
+
+    def note_barrier(self, name: bytes) -> None:
+        """A write whose keys are not known, or are all of them, is about to be sent."""
+        self.note(BARRIER_DB, [name])
+        self._barrier = True
+
+    def commit(self) -> None:
+        """Put what was noted on disk; called before every flush of a connection to the serving side."""
+        entries = self._entries
+        if not entries:
+            return
+        body = b"".join(entries)
+        entries.clear()
+        record = RECORD.pack(len(body), zlib.crc32(body)) + body
+        try:
+            written = os.write(self._fd, record)
+            if written < len(record):
+                os.ftruncate(self._fd, self._segments[-1].size)
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            if self.sync_policy is Sync.ALWAYS:
+                os.fsync(self._fd)
+        except OSError as problem:
+            self._fail(problem)
+            return
+        self._unsynced = True
+        self._segments[-1].size += len(record)
+
+    def _fail(self, problem: OSError) -> None:
+        """From now on the journal does not cover every write, and says so to the next start."""
+        if not self.problem:
+            self.problem = f"the journal cannot be written: {problem.strerror}"
+            (self.directory / INTACT).unlink(missing_ok=True)
+
+    # -- segments ------------------------------------------------------------------------------------------------
+
+    def open(self, *, settled: bool) -> None:
+        """Begin a segment behind those that are there; `settled`: nothing in them is still needed. Errors: OSError."""
+        self.directory.mkdir(mode=0o700, exist_ok=True)
+        for path in sorted(self.directory.glob("*.[lo]*")):
+            facts = path.stat()
+            retired = facts.st_mtime if settled or path.suffix == OLD else 0.0
+            self._segments.append(Segment(int(path.stem), path, facts.st_size, retired))
+        self._segments.sort(key=lambda segment: segment.number)
+        self._begin()
+        (self.directory / INTACT).touch()
+
+    def _begin(self) -> None:
+        number = self._segments[-1].number + 1 if self._segments else 1
+        path = self.directory / f"{number:012d}.log"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        os.write(fd, MAGIC)
+        if self._fd >= 0:
+            os.close(self._fd)
+        self._fd = fd
+        self._began = self._wall()
+        self._barrier = False
+        self._segments.append(Segment(number, path, len(MAGIC)))
+
+    @property
+    def due(self) -> bool:
+        """Whether a new segment should be begun."""
+        segment = self._segments[-1]
+        old = self._wall() - self._began > SEGMENT_SECONDS
+        full = segment.size > SEGMENT_BYTES or (old and segment.size > len(MAGIC))
+        return full or self._barrier or bool(self.problem)
+
+    def rotate(self) -> int:
+        """Begin a new segment; the number of the last one before it. Errors: OSError."""
+        last = self._segments[-1].number
+        self._begin()
+        return last
+
+    def retire(self, last: int, marked: Iterable[Place]) -> None:
+        """Everything sent before segment `last` ended is answered and acknowledged, but for the keys in `marked`."""
+        for db, key in marked:
+            self._entries.append(ENTRY.pack(db, len(key)) + key)
+        failed_before = bool(self.problem)
+        self.problem = ""
+        self.commit()
+        if self.problem:
+            return
+        if failed_before:
+            (self.directory / INTACT).touch()  # what was not noted has settled since, or is marked
+        now = self._wall()
+        for segment in self._segments:
+            if segment.number <= last and not segment.retired:
+                segment.retired = now
+                segment.path = segment.path.rename(segment.path.with_suffix(OLD))
+        self._drop_old(now)
+
+    def _drop_old(self, now: float) -> None:
+        kept = []
+        for segment in self._segments:
+            if segment.retired and now - segment.retired > KEEP_SECONDS:
+                segment.path.unlink(missing_ok=True)
+            else:
+                kept.append(segment)
+        self._segments = kept
+
+    def sync(self) -> None:
+        """fsync what was written; blocks, so it is called from a thread. Errors: OSError."""
+        if self._unsynced and self.sync_policy is Sync.EVERYSEC:
+            self._unsynced = False
+            os.fsync(self._fd)
+
+    def recent(self) -> set[Place]:
+        """Keys of the last minutes, settled or not."""
+        self.commit()
+        places: set[Place] = set()
+        for segment in self._segments:
+            places.update(read_segment(segment.path))
+        return places
+
+    def close(self) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+def read_segment(path: Path) -> Iterator[Place]:
+    """The keys of one segment, up to a torn tail. Errors: JournalError (another version), OSError."""
+    data = path.read_bytes()
+    if not data.startswith(MAGIC):
+        if MAGIC.startswith(data):
+            return  # torn in its first line: it covers nothing
+        raise JournalError(f"{path} is not a journal of this version")
+    position = len(MAGIC)
+    while position + RECORD.size <= len(data):
+        length, crc = RECORD.unpack_from(data, position)
+        start = position + RECORD.size
+        body = data[start : start + length]
+        if length > MAX_RECORD_BYTES or len(body) < length or zlib.crc32(body) != crc:
+            return
+        yield from _entries(body)
+        position = start + length
+
+
+def _entries(body: bytes) -> Iterator[Place]:
+    position = 0
+    while position < len(body):
+        db, length = ENTRY.unpack_from(body, position)
+        position += ENTRY.size
+        yield db, body[position : position + length]
+        position += length
+
+
+def unsettled(directory: Path) -> set[Place] | None:
+    """What a proxy that did not stop cleanly left unsettled; None when its journal does not cover every write,
+    or a whole-db command was under way.
+    Errors: JournalError, OSError."""
+    if not (directory / INTACT).exists():
+        return None
+    places: set[Place] = set()
+    for path in sorted(directory.glob("*.log")):
+        places.update(read_segment(path))
+    return None if any(db == BARRIER_DB for db, _ in places) else places
