@@ -64,6 +64,11 @@ def wrong_arity(args: Command) -> bytes:
 
 
 def auth(local: Local, session: Session, args: Command) -> None:
+    _auth(local, session, args)
+    session.read_on()
+
+
+def _auth(local: Local, session: Session, args: Command) -> None:
     if not 2 <= len(args) <= 3:
         session.put(wrong_arity(args) if len(args) < 2 else SYNTAX)
     elif local.open and len(args) == 2:
@@ -81,6 +86,11 @@ def _admit(session: Session, user: bytes) -> None:
 
 
 def hello(local: Local, session: Session, args: Command) -> None:
+    _hello(local, session, args)
+    session.read_on()
+
+
+def _hello(local: Local, session: Session, args: Command) -> None:
     resp, index, name = session.resp, 1, None
     if len(args) > 1:
         if args[1] not in (b"2", b"3"):

@@ -132,16 +132,24 @@ class Session:
         if not data:
             self.close()
             return
-        commands = self.parser.feed(data)
-        if self.parser.error is not None and not self._deaf:
-            self._deaf = True  # nothing behind the broken bytes can be understood
-            commands.append(BROKEN)
-            self._watch()
+        commands = self._parse(data)
         if self.backlog or self.hub.paused or self.mode not in TAKING:
             self.backlog.extend(commands)
             self._watch()
         elif commands:
             self.hub.router.dispatch(self, commands)
+
+    def _parse(self, data: bytes) -> list[Command]:
+        commands = self.parser.feed(data)
+        if self.parser.error is not None and not self._deaf:
+            self._deaf = True  # nothing behind the broken bytes can be understood
+            commands.append(BROKEN)
+            self._watch()
+        return commands
+
+    def read_on(self) -> None:
+        """AUTH or HELLO was answered: the parser has waited for that, as the limits for what follows depend on it."""
+        self.backlog.extend(self._parse(b""))  # taken at the next flush, as there is an answer to send
 
     def broke(self, error: Exception) -> None:
         """A defect of ours: this client is disconnected, the others stay."""
