@@ -65,8 +65,8 @@ def number(options: Options, name: str, default: float) -> float:
         value = float(options.get(name, default))
     except ValueError:
         raise BadOption(f"{name} wants a number") from None
-    if value < 0:
-        raise BadOption(f"{name} must not be negative")
+    if not (0 <= value < float("inf")):
+        raise BadOption(f"{name} wants a number from 0 up")
     return value
 
 

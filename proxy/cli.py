@@ -22,8 +22,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from setproctitle import setproctitle
 
 from backfill.client import Client, ReplyError
-from backfill.errors import BackfillError
+from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url, UrlError, parse_url
+from proxy.demo.command import demo
 from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
 from proxy.server import Proxy, Settings
 from proxy.show import flip_lines, status_table, verify_lines
@@ -129,12 +130,16 @@ def proxy(
 
 async def _ask(state_dir: Path, *args: str) -> Any:
     path = os.fspath(state_dir.resolve() / ADMIN_SOCKET)
+    text = f"no proxy is running on the state directory {state_dir}: start one, or say --state-dir"
     if not os.path.exists(path):
-        text = f"no proxy is running on the state directory {state_dir}: start one, or say --state-dir"
         raise Failed(text, EXIT_CONNECT)
     try:
         async with Client.open(Url(path=path)) as client:
             reply = await client.call(*(arg.encode() for arg in args))
+    except ConnectError as problem:
+        if problem.kind == "refused":  # a socket that a killed proxy left behind
+            raise Failed(text, EXIT_CONNECT) from None
+        raise Failed(f"the proxy does not answer: {problem.text}", EXIT_CONNECT) from None
     except BackfillError as problem:
         raise Failed(f"the proxy does not answer: {problem.text}", EXIT_CONNECT) from None
     if isinstance(reply, ReplyError):
@@ -289,4 +294,4 @@ def stop(state_dir: Path) -> None:
     run(lambda: _gone(state_dir / ADMIN_SOCKET))
 
 
-COMMANDS = [proxy, status, backfill, verify, flip, stop]
+COMMANDS = [proxy, status, backfill, verify, flip, stop, demo]

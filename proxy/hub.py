@@ -133,7 +133,7 @@ class Hub:
             self.touched = []
             for session in touched:
                 session.flush()
-                if session.owed == 0:
+                if session.backlog or session.deferred is not None:
                     session.drained()
         if self._conditions:
             self._check()

@@ -12,6 +12,8 @@ from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from proxy.server import Refused
+
 GAUGES: dict[str, tuple[tuple[str, ...], str]] = {
     "crossfade_dirty_keys": (("dirty",), "keys whose mirror copy may differ"),
     "crossfade_clients": (("clients",), "connected clients"),
@@ -61,7 +63,12 @@ def _at(status: dict[str, Any], path: tuple[str, ...]) -> float:
 
 
 def serve_metrics(address: tuple[str, int], status: Callable[[], dict[str, Any]]) -> None:
-    """Serve /metrics. Errors: OSError."""
+    """Serve /metrics. Errors: Refused."""
     registry = CollectorRegistry()
     registry.register(_Status(status))
-    start_http_server(address[1], addr=address[0], registry=registry)
+    try:
+        start_http_server(address[1], addr=address[0], registry=registry)
+    except OSError as problem:
+        raise Refused(
+            f"cannot listen on {address[0]}:{address[1]}: {problem.strerror or problem}; choose another --http HOST:PORT"
+        ) from None

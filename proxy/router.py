@@ -58,6 +58,9 @@ class Router:
         session.last_command = commands[-1]
         index, count = 0, len(commands)
         while index < count:
+            if session.owed >= session.window or session.choked:
+                session.park(commands[index:])
+                return
             args = commands[index]
             index += 1
             spec = by_name.get(args[0])

@@ -194,6 +194,8 @@ class Proxy:
                 problem.text,
             )
             return
+        if self.serving.facts.run_id and self.serving.facts.run_id == self.mirror.facts.run_id:
+            raise Refused("source and target are the same server")
         fresh = not self.state.durable.started
         if fresh and dbs and not self.settings.allow_non_empty:
             raise Refused(
@@ -201,8 +203,6 @@ class Proxy:
                 f"in db {', '.join(map(str, dbs))}. Empty it, or say --allow-non-empty: "
                 "keys that the source does not have will then be deleted there"
             )
-        if self.serving.facts.run_id and self.serving.facts.run_id == self.mirror.facts.run_id:
-            raise Refused("source and target are the same server")
 
     async def _listen(self) -> Sequence[trio.SocketListener]:
         settings = self.settings

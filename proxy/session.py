@@ -27,7 +27,10 @@ READ_BYTES = 64 * 1024
 BACKLOG_COMMANDS = 1024  # decoded but not yet taken; beyond it the client is not read from
 OUT_PAUSE_BYTES = 1024 * 1024  # unread replies beyond which the client's next commands wait
 OUT_LIMIT_BYTES = 256 * 1024 * 1024  # unread replies beyond which the client is disconnected
-OWED_LIMIT = 20_000  # replies awaited by one client beyond which its next commands wait
+MAX_WINDOW = 1024  # commands of one client in flight; the rest of its pipeline waits, so that others get their turn
+FIRST_WINDOW = 64  # as long as the size of its replies is not known
+WINDOW_BYTES = 4 * 1024 * 1024  # replies of one client in flight, judged by the size of its last ones
+SMALL_REPLY_BYTES = WINDOW_BYTES // MAX_WINDOW
 
 Command = list[bytes]
 
@@ -79,6 +82,7 @@ class Session:
         "skip_next",
         "sock",
         "user",
+        "window",
     )
 
     def __init__(
@@ -105,6 +109,7 @@ class Session:
         self.parser = CommandParser(authenticated=authenticated)
         self.connected_at = self.last_at = hub.clock()
         self.last_command: Command = []
+        self.window = FIRST_WINDOW  # commands that may be in flight
         self._unsent = bytearray()  # what the socket did not take yet
         self._events = READ
         self._deaf = False  # the protocol is broken: nothing more is read
@@ -163,7 +168,7 @@ class Session:
 
     def resume(self) -> None:
         """Take the parked commands, as far as that goes."""
-        if not self.backlog or self.hub.paused or self.mode not in TAKING:
+        if not self.backlog or self.hub.paused or self.mode not in TAKING or self.choked:
             return
         commands = list(self.backlog)
         self.backlog.clear()
@@ -179,12 +184,13 @@ class Session:
             self.deferred = action
 
     def drained(self) -> None:
-        """Every reply owed is in: run what waited for that, then go on. Called at every flush with owed == 0."""
-        if self.mode is Mode.DRAINING and self.deferred is not None:
+        """Replies came in: run what waited for the last of them, then go on. Called at every flush."""
+        if self.deferred is not None and self.owed == 0 and self.mode is Mode.DRAINING:
             action, self.deferred = self.deferred, None
             self.mode = Mode.PINNED if self.pin is not None else Mode.READY
             action()
-        self.resume()
+        if self.backlog and self.owed <= self.window // 2:
+            self.resume()
 
     # -- out -----------------------------------------------------------------------------------------------------
 
@@ -223,6 +229,8 @@ class Session:
         if not out:
             return
         data = out[0] if len(out) == 1 else b"".join(out)
+        size = len(data) // len(out)
+        self.window = MAX_WINDOW if size <= SMALL_REPLY_BYTES else max(2, WINDOW_BYTES // size)
         out.clear()
         if self.mode is Mode.CLOSED:
             return
@@ -266,8 +274,8 @@ class Session:
 
     @property
     def choked(self) -> bool:
-        """Too much is owed or unread: take no further command now."""
-        return len(self._unsent) > OUT_PAUSE_BYTES or self.owed > OWED_LIMIT
+        """Too much is unread: take no further command now."""
+        return len(self._unsent) > OUT_PAUSE_BYTES
 
     def _watch(self) -> None:
         if self.mode is Mode.CLOSED:

@@ -51,8 +51,11 @@ class Durable:
     @classmethod
     def from_json(cls, text: str) -> Durable:
         fields = json.loads(text)
-        if fields.pop("format") != FORMAT:
+        if not isinstance(fields, dict) or fields.pop("format", None) != FORMAT:
             raise ValueError("another format")
+        expected = json.loads(cls("", "").to_json())
+        if any(type(value) is not type(expected.get(name)) for name, value in fields.items()):
+            raise ValueError("a field of another type")
         return cls(**{**fields, "serving": Name(fields["serving"])})
 
 
@@ -96,7 +99,7 @@ class StateDir:
             return
         try:
             found = Durable.from_json(text)
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError):  # UnicodeDecodeError is a ValueError
             raise StateError(
                 f"{self.path / STATE_FILE} cannot be read (damaged, or written by another version): "
                 "restore it, or start with an empty --state-dir and a new backfill"

@@ -188,7 +188,7 @@ class RunningProxy:
 
     def _wait_ready(self, before: int) -> None:
         deadline = time.monotonic() + START_TIMEOUT_S
-        while (ready := _READY.search(self.log, before)) is None:
+        while (ready := _READY.search(self.log, before)) is None or not self.admin_socket.exists():
             ended = not self.running
             if ended or time.monotonic() > deadline:
                 self.kill()

@@ -1,8 +1,8 @@
 """The demo's application: a small web shop, with one thread for each thing that it does.
 
 It is what any application is: redis-py and a connection string, run as a process of its own. It knows nothing of
-crossfade and imports none of it. It does not retry: whatever goes wrong with a command counts as an error. And it checks
-what it reads: every thread knows what its keys must hold, as nobody else writes to them.
+crossfade and imports none of it. It does not retry: whatever goes wrong with a command counts as an error. And it
+checks what it reads: every thread knows what its keys must hold, as nobody else writes to them.
 
 It reports on stdout, one JSON document a line, and ends when its stdin does: `python app.py redis://host:port`.
 """
@@ -83,6 +83,11 @@ class Worker:
 
     def finished(self) -> bool:
         return self.stopping.is_set()
+
+    @property
+    def ended(self) -> bool:
+        """Nothing more comes from it."""
+        return self.stopping.is_set() and not self.thread.is_alive()
 
     def after_error(self) -> None:
         """Whether the command was executed is not known: what follows from it is forgotten."""
@@ -317,12 +322,13 @@ class JobWorker(Worker):
     title = "queue: worker (BLPOP)"
     pause = 0.0
 
-    def __init__(self, url: str, number: int, stopping: threading.Event, jobs: Jobs) -> None:
+    def __init__(self, url: str, number: int, stopping: threading.Event, jobs: Jobs, producer: Worker) -> None:
         super().__init__(url, number, stopping)
         self.jobs = jobs
+        self.producer = producer
 
     def finished(self) -> bool:
-        return self.stopping.is_set() and not self.jobs.open
+        return self.producer.ended and not self.jobs.open
 
     def take(self, job: str) -> None:
         self.check(f"{job} comes once", self.jobs.take(job), True)
@@ -365,14 +371,15 @@ class Reader(Worker):
     title = "feed: reader (XREADGROUP)"
     pause = 0.0
 
-    def __init__(self, url: str, number: int, stopping: threading.Event, posts: Jobs) -> None:
+    def __init__(self, url: str, number: int, stopping: threading.Event, posts: Jobs, producer: Worker) -> None:
         super().__init__(url, number, stopping)
         self.posts = posts
+        self.producer = producer
         self.delivered: list[str] = []
         self.client.xgroup_create("shop:feed", "readers", id="0", mkstream=True)
 
     def finished(self) -> bool:
-        return self.stopping.is_set() and not self.posts.open
+        return self.producer.ended and not self.posts.open
 
     def step(self) -> None:
         found = self.waiting(
@@ -422,7 +429,7 @@ class Subscriber(Worker):
         self.channel.get_message(timeout=SOCKET_TIMEOUT_SECONDS)  # the confirmation: what is published now is heard
 
     def finished(self) -> bool:
-        return self.stopping.is_set() and self.last == self.announcer.sent
+        return self.announcer.ended and self.last == self.announcer.sent
 
     def step(self) -> None:
         message = self.channel.get_message(timeout=BLOCK_SECONDS)
@@ -444,6 +451,7 @@ class Application:
         sold: dict[str, int] = {}
         lock = threading.Lock()
         common = url, 0, self.stopping
+        dispatcher, poster = Dispatcher(*common, self.jobs), Poster(*common, self.posts)
         announcer = Announcer(*common)
         self.stock = [Stock(url, number, self.stopping, sold, lock) for number in range(2)]
         self.workers: list[Worker] = [
@@ -453,11 +461,11 @@ class Application:
             Scores(*common),
             *self.stock,
             Limiter(*common),
-            Dispatcher(*common, self.jobs),
-            JobWorker(*common, self.jobs),
-            CarefulWorker(*common, self.jobs),
-            Poster(*common, self.posts),
-            Reader(*common, self.posts),
+            dispatcher,
+            JobWorker(*common, self.jobs, dispatcher),
+            CarefulWorker(*common, self.jobs, dispatcher),
+            poster,
+            Reader(*common, self.posts, poster),
             announcer,
             Subscriber(*common, announcer),
         ]

@@ -12,10 +12,11 @@ from random import Random
 
 Command = list[bytes]
 
-DEFAULT_KEYS = 60_000
+DEFAULT_KEYS = 50_000
 FULL_SIZE_KEYS = 40_000  # a data set with fewer keys has smaller big keys as well
 SHORT_LIVES = 0.03  # of the sessions expire while the demo runs, on both servers
 SHORT_LIFE_MS = (2_000, 60_000)
+BIG_ELEMENTS = 30_000
 CHUNK = 500  # elements a command: a big key is not written in one go
 SHOP, CACHE = 0, 1  # the dbs
 
@@ -32,15 +33,29 @@ class Kind:
     make: Callable[[Random, int], Iterable[Command]]
 
 
-def commands(keys: int, seed: int = 1) -> Iterator[tuple[int, Command]]:
-    """(db, command) for about `keys` keys, and a few big ones; the kinds come one after the other."""
+def total(keys: int) -> int:
+    """How many keys `make` makes of a wish for `keys`."""
+    return sum(_count(kind, keys) for kind in KINDS) + len(BIG)
+
+
+def make(keys: int, seed: int = 1) -> Iterator[tuple[int, int, Command]]:
+    """(keys begun so far, db, command): about `keys` keys and a few big ones; the kinds come one after the other."""
     random = Random(seed)
+    begun = 0
     for kind in KINDS:
-        for number in range(max(1, int(keys * kind.share))):
+        for number in range(_count(kind, keys)):
+            begun += 1
             for command in kind.make(random, number):
-                yield kind.db, command
-    for command in big_keys(random, min(1.0, keys / FULL_SIZE_KEYS)):
-        yield SHOP, command
+                yield begun, kind.db, command
+    size = min(1.0, keys / FULL_SIZE_KEYS)
+    for big in BIG:
+        begun += 1
+        for command in big(random, size):
+            yield begun, SHOP, command
+
+
+def _count(kind: Kind, keys: int) -> int:
+    return max(1, int(keys * kind.share))
 
 
 def _words(random: Random, count: int) -> bytes:
@@ -187,27 +202,35 @@ KINDS = (
 )
 
 
-# -- a few keys of some MB ---------------------------------------------------------------------------------------------
+# -- a few keys of some MB: `size` 1.0 is all of it ------------------------------------------------------------------
 
 
-def big_keys(random: Random, size: float) -> Iterator[Command]:
-    """A hash, a sorted set, a list and a set of some MB each, and a string of 4 MB; `size` 1.0 is all of that."""
-    count = max(100, int(30_000 * size))
-    yield from _grow(b"HSET", b"big:catalogue", _fields(random, count))
-    yield from _grow(b"ZADD", b"big:leaderboard", _scores(random, count))
-    yield from _grow(b"RPUSH", b"big:audit", ([b"%d %b" % (n, _words(random, 12))] for n in range(count)))
-    yield from _grow(
-        b"SADD", b"big:subscribers", ([b"subscriber:%d@%b" % (n, _words(random, 1))] for n in range(count))
-    )
+def _catalogue(random: Random, size: float) -> Iterator[Command]:
+    return _grow(b"HSET", b"big:catalogue", ([b"item:%d" % n, _words(random, 12)] for n in _range(size)))
+
+
+def _scores(random: Random, size: float) -> Iterator[Command]:
+    scores = ([repr(random.uniform(0, 1e6)).encode(), b"player:%d" % n] for n in _range(size))
+    return _grow(b"ZADD", b"big:leaderboard", scores)
+
+
+def _audit(random: Random, size: float) -> Iterator[Command]:
+    return _grow(b"RPUSH", b"big:audit", ([b"%d %b" % (n, _words(random, 12))] for n in _range(size)))
+
+
+def _subscribers(random: Random, size: float) -> Iterator[Command]:
+    return _grow(b"SADD", b"big:subscribers", ([b"subscriber:%d@%b" % (n, _words(random, 1))] for n in _range(size)))
+
+
+def _export(random: Random, size: float) -> Iterator[Command]:
     yield [b"SET", b"big:export", random.randbytes(max(10_000, int(4_000_000 * size)))]
 
 
-def _fields(random: Random, count: int) -> Iterator[Command]:
-    return ([b"item:%d" % number, _words(random, 12)] for number in range(count))
+BIG = (_catalogue, _scores, _audit, _subscribers, _export)
 
 
-def _scores(random: Random, count: int) -> Iterator[Command]:
-    return ([repr(random.uniform(0, 1e6)).encode(), b"player:%d" % number] for number in range(count))
+def _range(size: float) -> range:
+    return range(max(100, int(BIG_ELEMENTS * size)))
 
 
 def _grow(name: bytes, key: bytes, elements: Iterable[Command]) -> Iterator[Command]:
