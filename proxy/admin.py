@@ -20,6 +20,7 @@ import trio
 from proxy.filling import Plan
 from proxy.flip import MAX_PAUSE_MS, Terms
 from proxy.jobs import Busy, Jobs
+from proxy.recovery import thaw
 from proxy.verifying import TOLERANCE_MS
 from resp.commands import CommandParser
 from resp.encode import bulk, error, simple
@@ -84,6 +85,7 @@ class Admin:
             "VERIFY": self._verify,
             "FINDINGS": self._findings,
             "FLIP": self._flip,
+            "THAW": self._thaw,
             "STOP": self._stop_proxy,
         }
 
@@ -157,6 +159,9 @@ class Admin:
         outcome = await self._jobs.flip(terms)
         log.info("flip: %s", outcome)
         return _json(outcome.to_json())
+
+    async def _thaw(self, args: list[str]) -> bytes:
+        return _json({"thawed": thaw(self._proxy)})
 
     async def _stop_proxy(self, args: list[str]) -> bytes:
         self._stop()

@@ -288,6 +288,14 @@ def flip(
 
 @click.command()
 @state_dir_option
+def thaw(state_dir: Path) -> None:
+    """Accept that the serving side has lost keys: they are deleted on the mirror side, too."""
+    thawed = ask(state_dir, "THAW")["thawed"]
+    click.echo("deletions go on; a new backfill begins" if thawed else "nothing was frozen")
+
+
+@click.command()
+@state_dir_option
 def stop(state_dir: Path) -> None:
     """Stop the running proxy, once everything has settled."""
     ask(state_dir, "STOP")

@@ -115,7 +115,7 @@ class Filling:
             return
         if plan.match is None:
             self.progress.complete = True
-            self._proxy.state.save(backfilled=True)
+            self._proxy.state.save(backfilled=True, filled=True)
             self._proxy.problems.pop("filling", None)
         self._end(Work.DONE, "", began)
 
@@ -141,6 +141,8 @@ class Filling:
                         return
             await self._finish_copies()
             if plan.match is None:
+                if proxy.hub.repair.frozen:
+                    raise BackfillError(proxy.hub.repair.frozen)
                 await self._extras(client)
                 await self._finish_copies()
 

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from backfill.client import ConnectionLost, ReplyError
-from backfill.errors import BackfillError
 from proxy.hub import FLIP
 from proxy.roles import Name
 
@@ -60,6 +59,8 @@ async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
         reasons.append(f"the {mirror.name.value} is not connected: {mirror.problem or 'connecting'}")
     if not proxy.state.durable.backfilled:
         reasons.append("the backfill is not complete: run `crossfade backfill`")
+    if hub.repair.frozen:
+        reasons.append(hub.repair.frozen)
     if jobs.filling.running:
         reasons.append("a backfill is running: wait for its end")
     if hub.recorder.unmirrored:
@@ -73,7 +74,7 @@ async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
         reasons.append(f"db {db} {key!r}: {text}")
     if hub.mirror.lag() * 1000 > LAG_LIMIT_MS:
         reasons.append(f"the {mirror.name.value} lags by {hub.mirror.lag() * 1000:.0f} ms: wait until it has caught up")
-    if not terms.skip_verify and jobs.verifying.clean_epoch != proxy.roles.epoch:
+    if not terms.skip_verify and proxy.verified_epoch != proxy.roles.epoch:
         reasons.append(
             "no clean verify pass since the sides became equal: run `crossfade verify`, or say --skip-verify"
         )
@@ -108,27 +109,26 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
     if outcome.reasons and not terms.force:
         return outcome
     hub = proxy.hub
-    if hub.mirror.link is None or hub.lane.link is None:
-        outcome.reasons.append("both sides must be connected")
+    if hub.mirror.link is None:
+        outcome.reasons.append(f"the {proxy.mirror.name.value} cannot serve: it is not connected")
         return outcome
     with trio.move_on_after(QUIET_SECONDS):  # as much as possible before anybody waits
         await hub.until(lambda: hub.repair.keys.dirty == 0)
     began = time.monotonic()
     hub.pause(FLIP)
     try:
-        if await _drain(proxy, terms.max_pause_ms / 1000):
-            outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
-            if not terms.dry_run:
-                await _cross(proxy)
-                outcome.flipped = True
-                outcome.reasons = []
-        else:
+        drained = await _drain(proxy, terms.max_pause_ms / 1000)
+        outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
+        if not drained and not terms.force:
             outcome.reasons.append(
                 f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy)}): nothing has changed; try again, "
                 "or allow a longer --max-pause"
             )
-    except (BackfillError, OSError) as problem:
-        outcome.reasons.append(f"given up, nothing has changed: {problem}")
+        elif not terms.dry_run:
+            await _cross(proxy, drained)
+            outcome.flipped = True
+    except OSError as problem:
+        outcome.reasons.append(f"given up, nothing has changed: the state cannot be saved: {problem.strerror}")
     finally:
         hub.resume(FLIP)
         outcome.pause_ms = round((time.monotonic() - began) * 1000, 3)
@@ -156,9 +156,14 @@ def _left(proxy: Proxy) -> str:
     )
 
 
-async def _cross(proxy: Proxy) -> None:
-    """Nothing is in flight and nothing is dirty: make it durable, swap, bring the pinned sessions along."""
+async def _cross(proxy: Proxy, settled: bool) -> None:
+    """Make it durable, swap, bring the pinned sessions along. Unless everything has settled, the old side is not known
+    to be equal any more: going back needs a new backfill."""
     serving: Name = proxy.roles.mirror
     proxy.state.save(serving=serving, epoch=proxy.roles.epoch + 1)
     proxy.swap_roles()
+    if not settled:
+        proxy.hub.repair.frozen = ""
+        proxy.state.save(frozen="")
+        proxy.fall_back("the flip was forced: the old side has to be filled from the new one before a flip back")
     await proxy.hub.pins.move()

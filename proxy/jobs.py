@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("crossfade")
 
 
+REFILL_SECONDS = 1.0  # how often it is looked whether a backfill is due
+
+
 class Busy(Exception):
     """Such a job is running already; `text` says so."""
 
@@ -51,6 +54,7 @@ class Jobs:
         self._nursery = nursery
         self._flipping = trio.Lock()
         self._began = time.time()
+        nursery.start_soon(self._refill)
 
     def __repr__(self) -> str:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
@@ -62,9 +66,23 @@ class Jobs:
         self.filling.progress.state = Work.RUNNING.value
 
         async def backfill() -> None:
+            self._proxy.state.save(filling=plan.match is None)
             await self.filling.run(plan)
+            self._proxy.state.save(filling=False)
 
         self._nursery.start_soon(_guarded, "backfill", backfill, self.filling.failed)
+
+    async def _refill(self) -> None:
+        """A backfill that is due, after one that was complete or was cut short, begins by itself."""
+        proxy = self._proxy
+        while True:
+            await trio.sleep(REFILL_SECONDS)
+            durable = proxy.state.durable
+            due = not durable.backfilled and (durable.filled or durable.filling)
+            up = proxy.hub.lane.link is not None and proxy.hub.mirror.link is not None
+            if due and up and not self.filling.running and not durable.frozen:
+                log.info("the backfill begins again: %s", proxy.problems.get("filling", "it was cut short"))
+                self.start_backfill(Plan())
 
     def start_verify(self, *, repair: bool, tolerance_ms: int = TOLERANCE_MS) -> None:
         """Begin a verify. Errors: Busy."""
@@ -150,6 +168,8 @@ class Jobs:
             if side.problem
         ]
         found += proxy.problems.values()
+        if proxy.hub.repair.frozen:
+            found.append(proxy.hub.repair.frozen)
         found += [
             f"db {db} {key!r} cannot be copied: {mark.reason} (is retried)"
             for (db, key), mark in proxy.hub.repair.keys.failing(5)

@@ -87,6 +87,11 @@ class Lane:
         link, self.link = self.link, None
         return link
 
+    def abandon(self) -> None:
+        """Give up what is awaited, by closing the connection (a forced flip)."""
+        if self._pending and self.link is not None:
+            self.link.lose("given up by a forced flip")
+
     # -- sending -------------------------------------------------------------------------------------------------
 
     def read(self, session: Session, payload: bytes) -> None:

@@ -109,6 +109,11 @@ class Mirror:
         link, self.link = self.link, None
         return link
 
+    def abandon(self) -> None:
+        """Give up what is awaited, by closing the connection (a forced flip)."""
+        if self._inflight and self.link is not None:
+            self.link.lose("given up by a forced flip")
+
     # -- appending -----------------------------------------------------------------------------------------------
 
     def as_sent(

@@ -36,6 +36,7 @@ class Repair:
         self.cleaned: Callable[[Place], None] = lambda place: None  # told of every key that became clean
         self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
         self.lossy: dict[Place, str] = {}  # keys of which the mirror side cannot hold everything, and what is lost
+        self.frozen = ""  # why no key may be deleted on the mirror side
         self._roles = roles
         self._lane = lane
         self._mirror = mirror
@@ -128,6 +129,9 @@ class Repair:
     def _queue(self, place: Place, form: Form, state: State) -> None:
         facts = self._roles.mirror_facts
         commands = write_commands(state, shift_ms=self._roles.shift_ms, target=facts.commands, version=facts.version)
+        if state.missing and self.frozen:
+            self._failed(place, self.frozen)
+            return
         self._note_losses(place, state)
         seq = self._mirror.copy(place, commands, form)
         if seq is None:

@@ -25,6 +25,7 @@ from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
 from proxy.pinned import Pins
+from proxy.recovery import restarted
 from proxy.roles import Name, Roles
 from proxy.router import Router
 from proxy.session import Session
@@ -86,6 +87,7 @@ class Proxy:
         self.hub.waiters = Waiters(self.hub)
         self.hub.on_lane_lost = self._lane_lost
         self.hub.on_mirror_lost = self._mirror_lost
+        self.hub.repair.frozen = durable.frozen
         self.hub.on_filling = self.fall_back
         self.sides = {
             Name.SOURCE: Side(Name.SOURCE, settings.source, self.roles.facts[Name.SOURCE], durable.instance),
@@ -98,6 +100,7 @@ class Proxy:
         self.flips: list[dict[str, object]] = []
         self.journal = Journal(state.path / "journal", sync=settings.journal_sync, when_full=settings.journal_full)
         self.port = settings.port
+        self.verified_epoch = -1  # the epoch in which a verify last found both sides equal
         self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
         self._loss: LaneLoss | None = None
         self._lost: dict[Name, trio.Event] = {}
@@ -106,6 +109,16 @@ class Proxy:
 
     def __repr__(self) -> str:
         return f"<Proxy {self.roles!r} phase={self.phase.value} {self.hub!r}>"
+
+    def _watch_process(self, side: Side) -> None:
+        """What a former proxy knew of the server, so that a replaced one is noticed at once."""
+        durable, name = self.state.durable, side.name
+        side.facts.run_id, side.size = durable.run_ids.get(name.value, ""), durable.sizes.get(name.value, 0)
+
+        def on_restart(before: int, now: int) -> None:
+            restarted(self, name, before, now)
+
+        side.on_restart = on_restart
 
     @property
     def phase(self) -> Phase:
@@ -137,9 +150,11 @@ class Proxy:
         self, on_ready: Callable[[], None], *, jobs: Callable[[trio.Nursery], None] = lambda nursery: None
     ) -> None:
         """Serve until cancelled. Errors: ConnectError, Refused, OSError (listening)."""
+        self._open_journal()
+        for side in self.sides.values():
+            self._watch_process(side)
         await self._first_look()
         listeners = await self._listen()
-        self._open_journal()
         try:
             await self._serve(listeners, on_ready, jobs)
         finally:
@@ -373,23 +388,34 @@ class Proxy:
                     journal.retire(last, hub.repair.keys.places())
             except OSError as problem:
                 log.warning("journal: %s", problem)
+            self._remember_processes()
             if journal.problem:
                 self.problems["journal"] = journal.problem
             else:
                 self.problems.pop("journal", None)
 
+    def _remember_processes(self) -> None:
+        run_ids = {name.value: side.facts.run_id for name, side in self.sides.items()}
+        sizes = {name.value: side.size for name, side in self.sides.items()}
+        if (run_ids, sizes) != (self.state.durable.run_ids, self.state.durable.sizes):
+            self.state.save(run_ids=run_ids, sizes=sizes)
+
     # -- flip ----------------------------------------------------------------------------------------------------
 
     def swap_roles(self) -> None:
-        """Serve from the other side. Only with nothing in flight anywhere, and after role and epoch are durable."""
+        """Serve from the other side, after role and epoch are durable. What is still in flight (a forced flip) is given
+        up: its connection is closed first."""
         hub = self.hub
+        hub.lane.abandon()
+        hub.mirror.abandon()
         lane_link, mirror_link = hub.lane.detach(), hub.mirror.detach()
-        assert lane_link is not None
-        assert mirror_link is not None
         self.roles.serving = self.roles.mirror
         self.roles.epoch = self.state.durable.epoch
-        hub.lane.attach(mirror_link)
-        hub.mirror.attach(lane_link)
+        if mirror_link is not None:
+            hub.lane.attach(mirror_link)
+            hub.resume(DOWN)
+        if lane_link is not None:
+            hub.mirror.attach(lane_link)
         hub.repair.restart_forms()
         self._use(self.serving)
 

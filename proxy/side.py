@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from typing import Any
 
 import trio
 
 from backfill.client import Client, ConnectionLost, ReplyError, command_names
 from backfill.dial import connect
-from backfill.errors import ConnectError
+from backfill.errors import BackfillError, ConnectError, ScanError
 from backfill.scan import databases
 from backfill.url import Url
 from proxy.floor import Floor
@@ -25,6 +26,7 @@ from resp.catalog import Catalog
 log = logging.getLogger("crossfade")
 
 POLL_SECONDS = 1.0  # PING and TIME on the control connection
+SIZE_POLLS = 5  # every so many polls the keys are counted
 REPLY_SECONDS = 5.0  # without an answer for so long the control connection is given up
 BACKOFF_SECONDS = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
 FIRST_SAMPLES = 8  # of the clock, at once after connecting
@@ -42,6 +44,8 @@ class Side:
         self.hello: dict[Any, Any] = {}
         self.problem = "not connected yet"  # empty while the control connection works
         self.since = time.time()
+        self.size = 0  # keys, as last seen
+        self.on_restart: Callable[[int, int], None] = lambda before, now: None  # keys before, keys now
         self._instance = instance
         self._control: Client | None = None
         self._up = trio.Event()
@@ -70,7 +74,7 @@ class Side:
         async with Client.open(self.url, name=self._title("start"), reply_timeout=REPLY_SECONDS) as control:
             try:
                 await self._learn(control)
-            except ConnectionLost as problem:
+            except (ConnectionLost, ScanError) as problem:
                 raise ConnectError("protocol", problem.text) from None
 
     async def run(self) -> None:
@@ -84,7 +88,7 @@ class Side:
                     failures = 0
                     self._set_up(control)
                     await self._watch(control)
-            except (ConnectError, ConnectionLost) as problem:
+            except BackfillError as problem:
                 self._set_down(problem.text)
             finally:
                 self._control = None
@@ -115,17 +119,27 @@ class Side:
         version = server.get("valkey_version") or server.get("redis_version", "0.0.0")
         major, minor, *_ = [*(int(part) for part in version.split(".")[:2] if part.isdigit()), 0, 0]
         self.facts.version = (product, major, minor)
-        self.facts.run_id = server.get("run_id", "")
+        await self._note_process(control, server.get("run_id", ""))
         hello = await control.call(b"HELLO", b"2")
         if isinstance(hello, list):
             self.hello = dict(zip(hello[::2], hello[1::2], strict=False))
         for _ in range(FIRST_SAMPLES):
             await self._measure(control)
 
+    async def _note_process(self, control: Client, run_id: str) -> None:
+        former, self.facts.run_id = self.facts.run_id, run_id
+        before, self.size = self.size, sum((await databases(control)).values())
+        if former and run_id != former:
+            self.on_restart(before, self.size)
+
     async def _watch(self, control: Client) -> None:
+        polls = 0
         while True:
             await trio.sleep(POLL_SECONDS)
             await self._measure(control)
+            polls += 1
+            if polls % SIZE_POLLS == 0:
+                self.size = sum((await databases(control)).values())
 
     async def _measure(self, control: Client) -> None:
         sent = time.time() * 1000

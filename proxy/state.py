@@ -10,7 +10,7 @@ import fcntl
 import json
 import os
 import secrets
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -43,6 +43,11 @@ class Durable:
     backfilled: bool = False  # a backfill was completed since everything was last unknown
     clean: bool = True  # stopped with nothing dirty and nothing in the mirror queue
     started: bool = False  # commands have been served: the target is not expected to be empty any more
+    filled: bool = False  # a backfill was completed once: a new one that is due begins by itself
+    filling: bool = False  # a backfill was running
+    frozen: str = ""  # why nothing is deleted on the mirror side (see recovery.py)
+    run_ids: dict[str, str] = field(default_factory=dict)  # by server, as last seen
+    sizes: dict[str, int] = field(default_factory=dict)  # keys by server, as last seen
     instance: str = ""  # in the names of our upstream connections, to find those of a proxy that was killed
 
     def to_json(self) -> str:

@@ -74,7 +74,6 @@ class Verifying:
         self._proxy = proxy
         self.report = Report()
         self.clean_at = 0.0  # time.time() when the last complete pass without a difference ended
-        self.clean_epoch = -1
 
     def __repr__(self) -> str:
         return f"<Verifying {self.report.state} checked={self.report.checked} different={self.report.different}>"
@@ -98,7 +97,7 @@ class Verifying:
         else:
             report.state = Work.DONE.value
             if not report.different:
-                self.clean_at, self.clean_epoch = time.time(), self._proxy.roles.epoch
+                self.clean_at, self._proxy.verified_epoch = time.time(), self._proxy.roles.epoch
         report.seconds = round(time.monotonic() - began, 3)
 
 

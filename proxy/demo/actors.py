@@ -106,6 +106,8 @@ class Child:
     async def _end(self) -> None:
         self._may_end = True
         with trio.CancelScope(shield=True):
+            for pipe in filter(None, (self.process.stdin, self.process.stdout)):
+                await pipe.aclose()
             for how in (signal.SIGTERM, signal.SIGKILL):
                 if self.process.poll() is not None:
                     return
@@ -181,10 +183,11 @@ class Application:
     async def _listen(self) -> None:
         buffered = b""
         assert self._child.process.stdout is not None
-        async for data in self._child.process.stdout:
-            *lines, buffered = (buffered + data).split(b"\n")
-            for line in lines:
-                self._take(json.loads(line))
+        with suppress(trio.ClosedResourceError):  # the end of the story
+            async for data in self._child.process.stdout:
+                *lines, buffered = (buffered + data).split(b"\n")
+                for line in lines:
+                    self._take(json.loads(line))
 
     def _take(self, report: dict[str, Any]) -> None:
         if "final" in report:

@@ -72,11 +72,17 @@ class Worker:
                 self.step()
             except redis.RedisError as error:
                 self.meter.errors += 1
-                self.meter.note(f"{self.title}: {type(error).__name__}: {error}")
-                self.after_error()
-                time.sleep(ERROR_PAUSE_SECONDS)
+                self._give_up_step(error)
+            except Exception as error:  # a reply that no code could use, whatever it made of it
+                self.meter.wrong += 1
+                self._give_up_step(error)
             if self.pause:
                 time.sleep(self.pause)
+
+    def _give_up_step(self, error: Exception) -> None:
+        self.meter.note(f"{self.title}: {type(error).__name__}: {error}")
+        self.after_error()
+        time.sleep(ERROR_PAUSE_SECONDS)
 
     def step(self) -> None:
         raise NotImplementedError
@@ -447,6 +453,7 @@ class Application:
         self.stopping = threading.Event()
         self.jobs, self.posts = Jobs(), Jobs()
         self.began = time.monotonic()
+        self.slowest_ms = 0.0  # of all commands that should be answered at once
         seen: dict[str, int] = {}
         sold: dict[str, int] = {}
         lock = threading.Lock()
@@ -501,6 +508,7 @@ class Application:
         for worker in self.workers:
             slowest, worker.meter.slowest_ms = worker.meter.slowest_ms, 0.0
             report["slowest_ms"] = max(report["slowest_ms"], round(slowest, 3))
+        self.slowest_ms = max(self.slowest_ms, report["slowest_ms"])
         return report
 
     def _sums(self) -> dict[str, int]:
@@ -520,7 +528,8 @@ class Application:
                 role[name] += getattr(worker.meter, name)
         texts = [text for worker in self.workers for text in worker.meter.texts]
         seconds = round(time.monotonic() - self.began, 3)
-        return {**self._sums(), "threads": len(self.workers), "seconds": seconds, "roles": roles, "texts": texts}
+        facts = {"threads": len(self.workers), "seconds": seconds, "slowest_ms": self.slowest_ms}
+        return {**self._sums(), **facts, "roles": roles, "texts": texts}
 
     @staticmethod
     def _print(document: dict[str, Any]) -> None:

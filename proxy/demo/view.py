@@ -160,6 +160,13 @@ def _facts_table(account: Account) -> Table:
 
 def facts(account: Account) -> Iterator[tuple[str, str]]:
     """The lines below the tables."""
+    if account.application:
+        final = account.application
+        yield (
+            "application",
+            f"{final['commands'] / final['seconds']:,.0f} commands/s for {final['seconds']:.0f} s, "
+            f"longest command {final['slowest_ms']:.0f} ms",
+        )
     if account.backfill:
         end = account.backfill
         yield "backfill", f"{end['copied']:,} keys copied, {end['failed']:,} failed, {end['seconds']:.1f} s"
