@@ -89,8 +89,8 @@ class Admin:
             "STOP": self._stop_proxy,
         }
 
-    async def serve(self, path: Path) -> None:
-        """Listen until cancelled."""
+    async def serve(self, path: Path, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Listen until cancelled; started once a client can connect."""
         with suppress(FileNotFoundError):
             path.unlink()
         sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -100,6 +100,7 @@ class Admin:
         finally:
             os.umask(old)
         sock.listen()
+        task_status.started()
         try:
             await trio.serve_listeners(self._client, [trio.SocketListener(sock)])
         finally:

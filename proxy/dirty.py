@@ -22,6 +22,8 @@ from enum import Enum
 
 Place = tuple[int, bytes]  # (db, key)
 
+AT_ONCE = 8  # a copy is tried again at once so often in a row, then it has to wait for `retry()`
+
 
 class Step(Enum):
     """How far the copy of one key is."""
@@ -52,7 +54,7 @@ TRANSITIONS: dict[Step, dict[Event, Step]] = {
 class Mark:
     """One key that must be copied."""
 
-    __slots__ = ("again", "failures", "held", "lag", "reason", "seq", "step")
+    __slots__ = ("again", "failures", "held", "lag", "listed", "reason", "seq", "serial", "step")
 
     def __init__(self, reason: str, *, lag: bool) -> None:
         self.reason = reason
@@ -61,6 +63,8 @@ class Mark:
         self.again = False  # damaged behind the copy that is under way
         self.held = 0  # writes in flight on pinned connections
         self.seq = 0  # where the queued copy stands in the mirror queue
+        self.serial = 0  # of the last read: the reply of an older one says nothing
+        self.listed = False  # in `_ready`
         self.failures = 0  # copies that failed in a row
 
     def __repr__(self) -> str:
@@ -79,6 +83,7 @@ class DirtyKeys:
         self._ready: deque[Place] = deque()
         self._retry: deque[Place] = deque()
         self._lag = 0
+        self._serials = 0
         self.under_way = 0  # keys READING or QUEUED
 
     def __repr__(self) -> str:
@@ -163,15 +168,20 @@ class DirtyKeys:
             return
         mark.held -= 1
         if mark.step is Step.WAITING:
-            if not mark.held:
-                self._ready.append(place)
+            self._list(place, mark)
         else:
             mark.again = True
 
     def _add(self, place: Place, mark: Mark) -> None:
         self._marks[place] = mark
         self._lag += mark.lag
-        self._ready.append(place)
+        self._list(place, mark)
+
+    def _list(self, place: Place, mark: Mark) -> None:
+        """The key may be read, unless it is held."""
+        if not mark.held and not mark.listed:
+            mark.listed = True
+            self._ready.append(place)
 
     def _worsen(self, mark: Mark, reason: str, lag: bool) -> None:
         if mark.lag and not lag:
@@ -181,23 +191,33 @@ class DirtyKeys:
 
     # -- repair --------------------------------------------------------------------------------------------------
 
-    def take(self) -> Place | None:
-        """The next key to read, now READING; None when there is none."""
+    def take(self) -> tuple[Place, int] | None:
+        """The next key to read, now READING, and the serial of this read; None when there is none."""
         while self._ready:
             place = self._ready.popleft()
             mark = self._marks.get(place)
-            if mark is None or mark.step is not Step.WAITING or mark.held:
+            if mark is None:
+                continue
+            mark.listed = False
+            if mark.step is not Step.WAITING or mark.held:
                 continue
             mark.advance(Event.READ_SENT)
             mark.again = False
+            self._serials += 1
+            mark.serial = self._serials
             self.under_way += 1
-            return place
+            return place, mark.serial
         return None
 
-    def reading(self, place: Place) -> bool:
-        """Whether the key still waits for a read (it may have been forgotten or relabelled meanwhile)."""
+    def reading(self, place: Place, serial: int) -> bool:
+        """Whether the key still waits for this read (it may have been forgotten or relabelled meanwhile)."""
         mark = self._marks.get(place)
-        return mark is not None and mark.step is Step.READING
+        return mark is not None and mark.step is Step.READING and mark.serial == serial
+
+    def is_queued(self, place: Place, seq: int) -> bool:
+        """Whether the key still waits for the copy at `seq`."""
+        mark = self._marks.get(place)
+        return mark is not None and mark.step is Step.QUEUED and mark.seq == seq
 
     def queued(self, place: Place, seq: int) -> None:
         """The copy of a READING key was appended to the mirror queue at position `seq`."""
@@ -207,15 +227,14 @@ class DirtyKeys:
 
     def settled(self, place: Place, seq: int) -> bool:
         """The mirror acknowledged the copy at `seq`; True when the key is clean now."""
-        mark = self._marks.get(place)
-        if mark is None or mark.step is not Step.QUEUED or mark.seq != seq:
+        if not self.is_queued(place, seq):
             return False
+        mark = self._marks[place]
         self.under_way -= 1
         if mark.again or mark.held:
             mark.advance(Event.SETTLED)
             mark.failures = 0
-            if not mark.held:
-                self._ready.append(place)
+            self._list(place, mark)
             return False
         del self._marks[place]
         self._lag -= mark.lag
@@ -230,19 +249,21 @@ class DirtyKeys:
         self.under_way -= 1
         self._worsen(mark, reason, False)
         mark.reason = reason
-        if now:
-            if not mark.held:
-                self._ready.append(place)
+        mark.failures += 1
+        if now and mark.failures % AT_ONCE:
+            self._list(place, mark)
         else:
-            mark.failures += 1
             self._retry.append(place)
 
     def retry(self) -> int:
         """Let the keys whose copy failed have another try; how many there are."""
-        count = len(self._retry)
-        self._ready.extend(self._retry)
+        places = list(self._retry)
         self._retry.clear()
-        return count
+        for place in places:
+            mark = self._marks.get(place)
+            if mark is not None and mark.step is Step.WAITING:
+                self._list(place, mark)
+        return len(places)
 
     def queued_places(self) -> list[Place]:
         """Keys whose copy is in the mirror queue."""
@@ -274,8 +295,9 @@ class DirtyKeys:
                 mark.step = Step.WAITING
             self._marks[place] = mark
             self._lag += mark.lag
-            if mark.step is Step.WAITING and not mark.held:
-                self._ready.append(place)
+            mark.listed = False
+            if mark.step is Step.WAITING:
+                self._list(place, mark)
 
     def forget(self) -> None:
         """Drop everything: a full backfill will copy every key anyway."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from backfill.client import Client, ConnectionLost
+from backfill.client import Client, ConnectionLost, ReplyError
 from backfill.errors import BackfillError, ScanError
 from backfill.scan import databases, scan, select
 from proxy.dirty import Place
@@ -115,7 +115,7 @@ class Filling:
             return
         if plan.match is None:
             self.progress.complete = True
-            self._proxy.state.save(backfilled=True, filled=True)
+            self._proxy.state.remember(backfilled=True, filled=True)
             self._proxy.problems.pop("filling", None)
         self._end(Work.DONE, "", began)
 
@@ -146,11 +146,22 @@ class Filling:
                 await self._extras(client)
                 await self._finish_copies()
 
+    def _order(self) -> tuple[int, int]:
+        """Changes when what has been scanned says nothing any more."""
+        return self._proxy.refills, self._proxy.hub.repair.swaps
+
     async def _take(self, db: int, keys: list[bytes], plan: Plan, began: float) -> None:
         """Mark the keys of one page, in portions that the window has room for."""
-        hub, progress = self._proxy.hub, self.progress
+        hub, progress, refills, swaps = (
+            self._proxy.hub,
+            self.progress,
+            self._proxy.refills,
+            self._proxy.hub.repair.swaps,
+        )
         for start in range(0, len(keys), 100):
-            await hub.until(lambda: len(self._pending) < WINDOW)
+            await hub.until(
+                lambda: len(self._pending) < WINDOW or (refills, swaps) != (self._proxy.refills, hub.repair.swaps)
+            )
             for key in keys[start : start + 100]:
                 place = (db, key)
                 if place not in self._pending:
@@ -183,6 +194,8 @@ class Filling:
                     await select(serving, db)
                     async for keys in scan(mirror):
                         there = await serving.pipeline([[b"EXISTS", key] for key in keys])
+                        if problem := next((reply for reply in there if isinstance(reply, ReplyError)), None):
+                            raise ScanError(f"EXISTS: {problem}")
                         for key, found in zip(keys, there, strict=True):
                             if found == 0:
                                 self.progress.extra += 1

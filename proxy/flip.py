@@ -78,6 +78,11 @@ async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
         reasons.append(
             "no clean verify pass since the sides became equal: run `crossfade verify`, or say --skip-verify"
         )
+    if hub.mirror.link is not None:
+        strangers = [session.db for session in hub.sessions.values() if session.db not in hub.mirror.link.dbs]
+        if strangers:
+            dbs = ", ".join(map(str, sorted(set(strangers))))
+            reasons.append(f"{len(strangers)} clients are in db {dbs}, which the {mirror.name.value} does not have")
     reasons += await _unknown_scripts(proxy)
     return reasons
 
@@ -164,6 +169,6 @@ async def _cross(proxy: Proxy, settled: bool) -> None:
     proxy.swap_roles()
     if not settled:
         proxy.hub.repair.frozen = ""
-        proxy.state.save(frozen="")
+        proxy.state.remember(frozen="")
         proxy.fall_back("the flip was forced: the old side has to be filled from the new one before a flip back")
     await proxy.hub.pins.move()

@@ -68,7 +68,10 @@ class SelectorFloor:
 
     def watch(self, handler: Handler, events: int) -> None:
         fileno = handler.fileno()
-        known = fileno in self._selector.get_map()
+        sockets = self._selector.get_map()
+        if sockets is None:
+            return  # the loop has ended
+        known = fileno in sockets
         if events and known:
             self._selector.modify(fileno, events, handler)
         elif events:
@@ -143,7 +146,9 @@ class TaskFloor:
         with scope:
             while not scope.cancel_called:
                 await wait(fileno)
-                handler, _ = self._events[fileno]
+                handler, events = self._events.get(fileno, (None, 0))
+                if handler is None or not events & event:
+                    return
                 try:
                     if event == READ:
                         handler.on_readable()

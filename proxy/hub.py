@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from resp.catalog import Spec
 
 
+FULL = "the serving side does not take what it is sent"
 DOWN = "the serving side is not connected"
 FLIP = "a flip is under way"
 
@@ -55,12 +56,13 @@ class Hub:
         self.mirror = Mirror(roles, clock)
         self.mirror.mark = self._mark
         self.mirror.whole_db = self.fall_back
-        self.lane = Lane(self._lane_lost)
+        self.lane = Lane(self._lane_lost, self.lane_full)
         self.repair = Repair(roles, self.lane, self.mirror, self.fall_back)
         self.mirror.copied = self.repair.on_copied
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
         self.lane.recorder = self.recorder
+        self.read_only = ""  # why writes are refused
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
@@ -107,7 +109,7 @@ class Hub:
 
     def note(self, spec: Spec, args: list[bytes], db: int) -> None:
         """A write is about to be sent: its keys go into the journal before it does."""
-        if self.journal is None:
+        if self.journal is None or not spec.writes:
             return
         places = self.recorder.places(spec, args, db)
         for place in places:
@@ -132,9 +134,12 @@ class Hub:
                 break
             self.touched = []
             for session in touched:
-                session.flush()
-                if session.backlog or session.deferred is not None:
-                    session.drained()
+                try:
+                    session.flush()
+                    if session.backlog or session.deferred is not None:
+                        session.drained()
+                except Exception as error:
+                    session.broke(error)
         if self._conditions:
             self._check()
 
@@ -170,11 +175,19 @@ class Hub:
         """Nothing is dirty and the mirror side has acknowledged everything."""
         return self.repair.settled and self.mirror.idle
 
+    def lane_full(self, full: bool) -> None:
+        """The serving side reads too slowly: clients wait until it has taken what it was sent (invariant 8)."""
+        if full:
+            self.pause(FULL)
+        else:
+            self.resume(FULL)
+
     # -- losses --------------------------------------------------------------------------------------------------
 
     def _lane_lost(self, loss: LaneLoss) -> None:
         """The serving side's connection broke: who has a write in flight is disconnected, as his server would."""
         self.pause(DOWN)
+        self.resume(FULL)
         for item in loss.writes:
             self.recorder.lost_write(item, loss.reason)
         for callback in loss.callbacks:

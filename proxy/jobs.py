@@ -66,9 +66,9 @@ class Jobs:
         self.filling.progress.state = Work.RUNNING.value
 
         async def backfill() -> None:
-            self._proxy.state.save(filling=plan.match is None)
+            self._proxy.state.remember(filling=plan.match is None)
             await self.filling.run(plan)
-            self._proxy.state.save(filling=False)
+            self._proxy.state.remember(filling=False)
 
         self._nursery.start_soon(_guarded, "backfill", backfill, self.filling.failed)
 

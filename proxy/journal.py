@@ -90,6 +90,9 @@ class Journal:
         self._segments: list[Segment] = []
         self._unsynced = False
         self._began = 0.0
+        self._failures = 0  # commits that failed
+        self._failures_before = 0  # of them before the last rotation
+        self._to_sync: list[int] = []  # closed segments whose last second is not fsynced yet
         self._barrier = False  # one was noted: the segment should be retired soon, as after a crash it costs a backfill
 
     def __repr__(self) -> str:
@@ -135,6 +138,7 @@ class Journal:
 
     def _fail(self, problem: OSError) -> None:
         """From now on the journal does not cover every write, and says so to the next start."""
+        self._failures += 1
         if not self.problem:
             self.problem = f"the journal cannot be written: {problem.strerror}"
             (self.directory / INTACT).unlink(missing_ok=True)
@@ -146,23 +150,48 @@ class Journal:
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(self.directory.glob("*.[lo]*")):
             facts = path.stat()
-            retired = facts.st_mtime if settled or path.suffix == OLD else 0.0
-            self._segments.append(Segment(int(path.stem), path, facts.st_size, retired))
+            segment = Segment(int(path.stem), path, facts.st_size, facts.st_mtime if path.suffix == OLD else 0.0)
+            if settled and not segment.retired:
+                self._retire(segment, facts.st_mtime)
+            self._segments.append(segment)
         self._segments.sort(key=lambda segment: segment.number)
         self._begin()
         (self.directory / INTACT).touch()
+        self._sync_directory()
 
     def _begin(self) -> None:
         number = self._segments[-1].number + 1 if self._segments else 1
         path = self.directory / f"{number:012d}.log"
         fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
-        os.write(fd, MAGIC)
+        try:
+            if os.write(fd, MAGIC) < len(MAGIC):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        except OSError:
+            os.close(fd)
+            path.unlink()
+            raise
         if self._fd >= 0:
-            os.close(self._fd)
+            self._close_segment()
         self._fd = fd
         self._began = self._wall()
         self._barrier = False
         self._segments.append(Segment(number, path, len(MAGIC)))
+
+    def _close_segment(self) -> None:
+        if self._unsynced and self.sync_policy is Sync.EVERYSEC:
+            self._to_sync.append(self._fd)  # `sync` closes it
+            self._unsynced = False
+        else:
+            os.close(self._fd)
+
+    def _sync_directory(self) -> None:
+        """So that a crash of the machine does not take the segment's name."""
+        if self.sync_policy is not Sync.NEVER:
+            fd = os.open(self.directory, os.O_RDONLY)
+            try:
+                os.fsync(fd)
+            finally:
+                os.close(fd)
 
     @property
     def due(self) -> bool:
@@ -175,26 +204,32 @@ class Journal:
     def rotate(self) -> int:
         """Begin a new segment; the number of the last one before it. Errors: OSError."""
         last = self._segments[-1].number
+        failures = self._failures
         self._begin()
+        self._failures_before = failures
+        self._sync_directory()
         return last
 
     def retire(self, last: int, marked: Iterable[Place]) -> None:
         """Everything sent before segment `last` ended is answered and acknowledged, but for the keys in `marked`."""
         for db, key in marked:
             self._entries.append(ENTRY.pack(db, len(key)) + key)
-        failed_before = bool(self.problem)
-        self.problem = ""
         self.commit()
+        if self._failures > self._failures_before:
+            return  # what was lost since the rotation has not settled: the next round may forgive it
         if self.problem:
-            return
-        if failed_before:
-            (self.directory / INTACT).touch()  # what was not noted has settled since, or is marked
+            (self.directory / INTACT).touch()  # what was not noted has settled, or is marked
+            self.problem = ""
         now = self._wall()
         for segment in self._segments:
             if segment.number <= last and not segment.retired:
-                segment.retired = now
-                segment.path = segment.path.rename(segment.path.with_suffix(OLD))
+                self._retire(segment, now)
         self._drop_old(now)
+
+    @staticmethod
+    def _retire(segment: Segment, now: float) -> None:
+        segment.retired = now
+        segment.path = segment.path.rename(segment.path.with_suffix(OLD))
 
     def _drop_old(self, now: float) -> None:
         kept = []
@@ -207,7 +242,14 @@ class Journal:
 
     def sync(self) -> None:
         """fsync what was written; blocks, so it is called from a thread. Errors: OSError."""
-        if self._unsynced and self.sync_policy is Sync.EVERYSEC:
+        if self.sync_policy is not Sync.EVERYSEC:
+            return
+        while self._to_sync:
+            fd = self._to_sync[-1]
+            os.fsync(fd)
+            os.close(fd)
+            self._to_sync.pop()
+        if self._unsynced:
             self._unsynced = False
             os.fsync(self._fd)
 
@@ -220,9 +262,11 @@ class Journal:
         return places
 
     def close(self) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        for fd in [*self._to_sync, self._fd]:
+            if fd >= 0:
+                os.close(fd)
+        self._to_sync.clear()
+        self._fd = -1
 
 
 def read_segment(path: Path) -> Iterator[Place]:
@@ -239,7 +283,10 @@ def read_segment(path: Path) -> Iterator[Place]:
         body = data[start : start + length]
         if length > MAX_RECORD_BYTES or len(body) < length or zlib.crc32(body) != crc:
             return
-        yield from _entries(body)
+        try:
+            yield from _entries(body)
+        except struct.error:
+            raise JournalError(f"{path} is damaged at byte {position}") from None
         position = start + length
 
 
@@ -248,6 +295,8 @@ def _entries(body: bytes) -> Iterator[Place]:
     while position < len(body):
         db, length = ENTRY.unpack_from(body, position)
         position += ENTRY.size
+        if position + length > len(body):
+            raise struct.error
         yield db, body[position : position + length]
         position += length
 

@@ -46,7 +46,8 @@ class Lane:
 
     recorder: Recorder
 
-    def __init__(self, on_lost: Callable[[LaneLoss], None]) -> None:
+    def __init__(self, on_lost: Callable[[LaneLoss], None], on_full: Callable[[bool], None]) -> None:
+        self._on_full = on_full
         self.link: Link | None = None
         self._on_lost = on_lost
         self.answered = 0  # replies so far, lost ones included
@@ -143,6 +144,9 @@ class Lane:
     ) -> None:
         """Commands of our own, in one MULTI/EXEC; `callback` gets the EXEC reply, or None when the link is lost.
         `on_queued` gets what each command was answered when it was queued ("+QUEUED", or why not)."""
+        if self.link is None:
+            callback(None)
+            return
         self._context(db, resp)
         out, pending = self._out, self._pending
         out.append(_MULTI)
@@ -153,12 +157,6 @@ class Lane:
             pending.append(queued)
         out.append(_EXEC)
         pending.append((CALL, callback))
-
-    def ask(self, db: int, args: Sequence[bytes], callback: Callback, *, resp: int = 2) -> None:
-        """One command of our own."""
-        self._context(db, resp)
-        self._out.append(encode(args))
-        self._pending.append((CALL, callback))
 
     def _context(self, db: int, resp: int) -> None:
         if resp != self._resp:
@@ -235,6 +233,9 @@ class Lane:
         if self.link is not None:
             text = frame[1:-2].decode(errors="replace")
             self.link.lose(f"{what} refused: {text}")
+
+    def on_full(self, full: bool) -> None:
+        self._on_full(full)
 
     def on_lost(self, link: Link, reason: str) -> None:
         if link is not self.link:

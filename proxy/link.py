@@ -14,6 +14,8 @@ from proxy.floor import READ, WRITE, Floor
 from resp.errors import ProtocolError
 from resp.frames import FrameScanner
 
+FULL_BYTES = 16 * 1024 * 1024  # not taken by the server yet
+
 log = logging.getLogger("crossfade")
 
 
@@ -24,11 +26,15 @@ class Owner(Protocol):
 
     def on_lost(self, link: Link, reason: str) -> None: ...
 
+    def on_full(self, full: bool) -> None:
+        """More than FULL_BYTES wait to be sent; or, with False, all has been sent since."""
+        ...
+
 
 class Link:
     """A live upstream connection."""
 
-    __slots__ = ("_floor", "_scanner", "_watching_writes", "db", "dbs", "owner", "resp", "wire")
+    __slots__ = ("_floor", "_full", "_scanner", "_watching_writes", "db", "dbs", "owner", "resp", "wire")
 
     def __init__(self, wire: Wire, floor: Floor, owner: Owner, *, db: int = 0, resp: int = 2) -> None:
         self.wire = wire
@@ -39,6 +45,7 @@ class Link:
         self._floor = floor
         self._scanner = FrameScanner()
         self._watching_writes = False
+        self._full = False
         floor.add(self)
 
     def __repr__(self) -> str:
@@ -67,6 +74,9 @@ class Link:
             if self.wire.flush_nowait():
                 self._watching_writes = False
                 self._floor.watch(self, READ)
+                if self._full:
+                    self._full = False
+                    self.owner.on_full(False)
         except OSError as error:
             self.lose(error.strerror or type(error).__name__)
 
@@ -85,6 +95,9 @@ class Link:
         if self.wire.pending_out and not self._watching_writes:
             self._watching_writes = True
             self._floor.watch(self, READ | WRITE)
+        if self.wire.pending_out > FULL_BYTES and not self._full:
+            self._full = True
+            self.owner.on_full(True)
 
     def lose(self, reason: str) -> None:
         """Close, and tell the owner."""

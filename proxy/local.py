@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hmac
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from proxy.session import Command, Mode, Session
-from resp.encode import array, bulk, error, integer, map_, null, simple
+from resp.encode import array, bulk, error, map_, null, simple
+from resp.encode import integer as number
+from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -22,8 +25,8 @@ NO_PASSWORD_SET = error(
     "ERR AUTH <password> called without any password configured for the default user. "
     "Are you sure your configuration is correct?"
 )
-NOAUTH_HELLO = error(
-    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO <proto> AUTH "
+NOAUTH_HELLO = (
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO {}AUTH "
     "<user> <pass> option can be used to authenticate the client and select the RESP protocol version at the same time"
 )
 NOPROTO = error("NOPROTO unsupported protocol version")
@@ -41,17 +44,27 @@ class Local:
         self._user = (user or "default").encode()
         self._password = password.encode()
         self.hello: dict[Any, Any] = {}  # the serving side's own HELLO reply
+        self.version = ("redis", 0, 0)  # of the serving side: texts and order of checks differ
 
     @property
     def open(self) -> bool:
         """No password is asked for."""
         return not self._password
 
+    @property
+    def valkey(self) -> bool:
+        """Whether a Valkey serves."""
+        return self.version[0] == "valkey"
+
+    def newer_than(self, major: int) -> bool:
+        """Whether the serving side's major version is above `major`."""
+        return self.version[1] > major
+
     def admits(self, user: bytes, password: bytes) -> bool:
         """Whether these credentials are the ones of the source URL."""
         same_user = hmac.compare_digest(user, self._user)
         same_password = hmac.compare_digest(password, self._password)
-        return self.open or (same_user and same_password)
+        return same_user and (same_password or self.open)
 
 
 def wrong_arity(args: Command) -> bytes:
@@ -91,38 +104,61 @@ def hello(local: Local, session: Session, args: Command) -> None:
 
 
 def _hello(local: Local, session: Session, args: Command) -> None:
-    resp, index, name = session.resp, 1, None
+    resp, index = session.resp, 1
     if len(args) > 1:
-        if args[1] not in (b"2", b"3"):
-            session.put(
-                NOPROTO if args[1].isdigit() else error("ERR Protocol version is not an integer or out of range")
-            )
+        version = integer(args[1])
+        if version not in (2, 3):
+            text = b"ERR Protocol version is not an integer or out of range"
+            session.put(error(text) if version is None else NOPROTO)
             return
-        resp, index = int(args[1]), 2
-    while index < len(args):
-        option = args[index].upper()
-        if option == b"AUTH" and index + 2 < len(args):
-            if not local.admits(args[index + 1], args[index + 2]):
-                session.put(WRONGPASS)
-                return
-            _admit(session, args[index + 1])
-            index += 3
-        elif option == b"SETNAME" and index + 1 < len(args):
-            name = args[index + 1]
-            if not _good_name(name):
-                session.put(BAD_NAME)
-                return
-            index += 2
-        else:
-            session.put(error(f"ERR Syntax error in HELLO option '{args[index].decode(errors='replace')}'"))
+        resp, index = version, 2
+    options = _hello_options(args, index)
+    if isinstance(options, bytes):
+        session.put(options)
+        return
+    log_in = partial(_log_in, local, session, options)
+    rename = partial(_rename, session, options)
+    for check in (rename, log_in) if local.valkey else (log_in, rename):  # valkey looks at the name first
+        problem = check()
+        if problem is not None:
+            session.put(problem)
             return
     if not session.authenticated:
-        session.put(NOAUTH_HELLO)
+        session.put(error(NOAUTH_HELLO.format("<proto> " if local.newer_than(7) else "")))
         return
-    if name is not None:
-        session.name = name
     _speak(session, resp)
     session.put(_hello_reply(local, session))
+
+
+def _hello_options(args: Command, index: int) -> dict[bytes, list[bytes]] | bytes:
+    """AUTH user password, SETNAME name; or the error."""
+    found: dict[bytes, list[bytes]] = {}
+    while index < len(args):
+        option = args[index].upper()
+        wanted = {b"AUTH": 2, b"SETNAME": 1}.get(option, len(args))
+        if index + wanted >= len(args):
+            return error(f"ERR Syntax error in HELLO option '{args[index].decode(errors='replace')}'")
+        found[option] = args[index + 1 : index + 1 + wanted]
+        index += 1 + wanted
+    return found
+
+
+def _log_in(local: Local, session: Session, options: dict[bytes, list[bytes]]) -> bytes | None:
+    credentials = options.get(b"AUTH")
+    if credentials is None:
+        return None
+    if not local.admits(*credentials):
+        return WRONGPASS
+    _admit(session, credentials[0])
+    return None
+
+
+def _rename(session: Session, options: dict[bytes, list[bytes]]) -> bytes | None:
+    for name in options.get(b"SETNAME", []):
+        if not _good_name(name):
+            return BAD_NAME
+        session.name = name
+    return None
 
 
 def _speak(session: Session, resp: int) -> None:
@@ -135,16 +171,16 @@ def _hello_reply(local: Local, session: Session) -> bytes:
     fields = dict(local.hello)
     fields[b"proto"] = session.resp
     fields[b"id"] = session.id
-    return map_([(bulk(key), _value(value)) for key, value in fields.items()], resp=session.resp)
+    return _value(fields, session.resp)
 
 
-def _value(value: Any) -> bytes:
+def _value(value: Any, resp: int) -> bytes:
     if isinstance(value, int):
-        return integer(value)
+        return number(value)
     if isinstance(value, list):
-        return array([_value(item) for item in value])
+        return array([_value(item, resp) for item in value])
     if isinstance(value, dict):
-        return array([part for pair in value.items() for part in map(_value, pair)])
+        return map_([(_value(name, resp), _value(item, resp)) for name, item in value.items()], resp)
     return bulk(value)
 
 
@@ -167,9 +203,8 @@ def select(local: Local, session: Session, args: Command) -> None:
     if len(args) != 2:
         session.put(wrong_arity(args))
         return
-    try:
-        db = int(args[1])
-    except ValueError:
+    db = integer(args[1])
+    if db is None:
         session.put(error("ERR value is not an integer or out of range"))  # Redis >= 7; 6.2: "ERR invalid DB index"
         return
     if session.pin is not None:
@@ -193,7 +228,7 @@ def _good_name(name: bytes) -> bool:
 
 
 def client_id(local: Local, session: Session, args: Command) -> None:
-    session.put(integer(session.id))
+    session.put(number(session.id))
 
 
 def client_getname(local: Local, session: Session, args: Command) -> None:
@@ -247,7 +282,7 @@ def describe(local: Local, session: Session) -> bytes:
 
 
 def client_list(local: Local, session: Session, args: Command) -> None:
-    wanted = {int(arg) for arg in args[3:] if arg.isdigit()} if len(args) > 3 and args[2].upper() == b"ID" else None
+    wanted = {integer(arg) for arg in args[3:]} if len(args) > 3 and args[2].upper() == b"ID" else None
     sessions = [one for one in local._hub.sessions.values() if wanted is None or one.id in wanted]
     session.put(bulk(b"".join(describe(local, one) + b"\n" for one in sessions)))
 
@@ -284,7 +319,7 @@ def client_kill(local: Local, session: Session, args: Command) -> None:
         for one in local._hub.sessions.values()
         if all(readers[name](one) == value for name, value in filters.items()) and not (skip_me and one is session)
     ]
-    session.put(integer(len(found)))
+    session.put(number(len(found)))
     _kill(found, session)
 
 
@@ -310,7 +345,8 @@ def client_reply(local: Local, session: Session, args: Command) -> None:
 
 
 def client_unblock(local: Local, session: Session, args: Command) -> None:
-    if len(args) not in (3, 4) or not args[2].isdigit():
+    waiting = integer(args[2]) if len(args) in (3, 4) else None
+    if waiting is None:
         session.put(error("ERR value is not an integer or out of range"))
         return
     how = args[3].upper() if len(args) == 4 else b"TIMEOUT"
@@ -318,7 +354,7 @@ def client_unblock(local: Local, session: Session, args: Command) -> None:
         session.put(error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"))
         return
     frame = error("UNBLOCKED client unblocked via CLIENT UNBLOCK") if how == b"ERROR" else None
-    session.put(integer(int(local._hub.waiters.unblock(int(args[2]), frame))))
+    session.put(number(int(local._hub.waiters.unblock(waiting, frame))))
 
 
 def client_ok(local: Local, session: Session, args: Command) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
+import trio
 from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -38,9 +39,13 @@ COUNTERS: dict[str, tuple[tuple[str, ...], str]] = {
 class _Status(Collector):
     def __init__(self, status: Callable[[], dict[str, Any]]) -> None:
         self._status = status
+        self._token = trio.lowlevel.current_trio_token()  # collect() runs in a thread of prometheus_client's
+
+    def describe(self) -> Iterable[Metric]:
+        return ()  # collecting now, to learn the names, would wait for the very loop that this runs in
 
     def collect(self) -> Iterable[Metric]:
-        status = self._status()
+        status = trio.from_thread.run_sync(self._status, trio_token=self._token)
         for name, (path, text) in GAUGES.items():
             yield GaugeMetricFamily(name, text, value=_at(status, path))
         for name, (path, text) in COUNTERS.items():
@@ -70,5 +75,6 @@ def serve_metrics(address: tuple[str, int], status: Callable[[], dict[str, Any]]
         start_http_server(address[1], addr=address[0], registry=registry)
     except OSError as problem:
         raise Refused(
-            f"cannot listen on {address[0]}:{address[1]}: {problem.strerror or problem}; choose another --http HOST:PORT"
+            f"cannot listen on {address[0]}:{address[1]}: {problem.strerror or problem}; "
+            "choose another --http HOST:PORT"
         ) from None

@@ -33,6 +33,8 @@ Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
 
 QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
 
+OVERHEAD_BYTES = 600  # of an effect in memory, besides its bytes
+
 _ERROR = ord("-")
 _PUSH = ord(">")
 _MULTI = encode([b"MULTI"])
@@ -51,7 +53,7 @@ class Mirror:
         self.dropped = 0  # effects never sent: no connection, or the queue was full
         self.mark: Mark = lambda db, key, reason, seq: None
         self.lost: Callable[[str], None] = lambda reason: None
-        self.copied: Callable[[Place, int, Form, list[bytes]], None] = lambda place, seq, form, replies: None
+        self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
         self.whole_db: Callable[[str], None] = lambda reason: None
         self.answered = 0  # replies so far, lost ones included
         self._roles = roles
@@ -127,7 +129,7 @@ class Mirror:
         if db != self._db:
             self._select(db)
         self.seq += 1
-        size = len(payload)
+        size = len(payload) + OVERHEAD_BYTES
         if guard:
             self._guard(args[1])
         self._out.append(payload)
@@ -198,7 +200,7 @@ class Mirror:
             out.append(_EXEC)
         else:
             out.append(encode(commands[0]))
-        size = sum(map(len, out[start:]))
+        size = sum(map(len, out[start:])) + OVERHEAD_BYTES
         self.queued_bytes += size
         return size
 
@@ -325,7 +327,13 @@ class Mirror:
     def _copied(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, place, form, count = item
         replies = elements(frame) if count > 1 and frame[0] != _ERROR else [frame]
-        self.copied(place, seq, form, replies)
+        error = next((reply for reply in replies if reply[0] == _ERROR), None)
+        if error is None and len(replies) != count:
+            error = b"-ERR the rebuilding transaction was not executed\r\n"
+        self.copied(place, seq, form, error)
+
+    def on_full(self, full: bool) -> None:
+        """Its own byte limit is far higher; beyond that, effects become dirty keys."""
 
     def on_lost(self, link: Link, reason: str) -> None:
         """Everything not acknowledged is dirty: whether it was applied cannot be known."""

@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 import trio
 
 from backfill.errors import ConnectError
+from backfill.wire import Wire
 from proxy.link import Link
 from proxy.session import Command, Mode, Session
 from resp.catalog import Spec
 from resp.encode import encode, error
-from resp.frames import is_error, is_null, is_push
+from resp.frames import elements, is_error, is_null, is_push
+from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 Place = tuple[int, bytes]
 
 IDLE_PINS = 32  # connections without state that are kept for the next session
-STICKY = frozenset([b"MONITOR", b"CLIENT TRACKING", b"CLIENT CACHING", b"READONLY", b"READWRITE", b"ASKING"])
+REPLAYED = frozenset([b"MONITOR", b"CLIENT TRACKING"])  # state that is made anew after a flip
+STICKY = frozenset([b"READONLY", b"READWRITE", b"ASKING"])
+NOT_IN_MULTI = frozenset([b"HELLO", b"AUTH", b"CLIENT REPLY", b"CLIENT TRACKING", b"MONITOR"])
 _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 QUEUED = b"+QUEUED\r\n"
@@ -58,11 +62,10 @@ _SUBSCRIBE_NAMES = {Group.CHANNEL: b"SUBSCRIBE", Group.PATTERN: b"PSUBSCRIBE", G
 
 @dataclass(slots=True)
 class Transaction:
-    """An open MULTI: what it has queued, the keys held for it, and the db in which it stands."""
+    """An open MULTI: what it has queued, and the db in which it stands."""
 
     db: int
-    queue: list[tuple[Spec, Command]] = field(default_factory=list)
-    held: list[Place] = field(default_factory=list)
+    queue: list[tuple[Spec, Command, int]] = field(default_factory=list)  # with the db of each
 
 
 @dataclass(slots=True)
@@ -84,11 +87,14 @@ class Pinned:
         self.link = link
         self.transaction: Transaction | None = None
         self.watching = False
-        self.sticky: list[Command] = []  # commands whose state cannot be taken back: replayed on a new connection
+        self.tainted = False  # it may carry state that is not known: it stays with this session
+        self.replayed: dict[bytes, Command] = {}  # MONITOR, CLIENT TRACKING: made anew on another connection
         self.subscriptions: dict[Group, dict[bytes, None]] = {group: {} for group in Group}
         self._hub = hub
         self._awaited: deque[Awaited] = deque()
         self._out: list[bytes] = []
+        self._unconfirmed = 0  # (un)subscriptions awaited: messages may still come before their answers
+        self._own_confirmations = 0  # pushes that answer subscriptions of our own
         self._broken_watch = False  # a flip came between WATCH and EXEC
         self._orphan = False
         link.owner = self
@@ -110,6 +116,11 @@ class Pinned:
     @property
     def subscribed(self) -> bool:
         return any(self.subscriptions.values())
+
+    @property
+    def quiet(self) -> bool:
+        """Subscribed in RESP2: the server takes only a handful of commands, and says so itself."""
+        return self.subscribed and self.session.resp == 2
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -153,7 +164,10 @@ class Pinned:
             if spec.name == b"EXEC" and self.transaction is not None:
                 self._abort_exec()
                 return
-        if self.in_multi and spec.rule is not None and spec.rule.rewrite is not None:
+        if self.transaction is not None and spec.name in NOT_IN_MULTI:
+            self.poison(f"ERR {spec.name.decode()} is not possible inside MULTI")
+            return
+        if self.transaction is not None and spec.rule is not None and spec.rule.rewrite is not None:
             args = spec.rule.rewrite(args)
         awaited = Awaited(spec, args, self._replies(spec, args))
         self._follow(spec, args, awaited)
@@ -161,8 +175,15 @@ class Pinned:
         if awaited.frames:
             self._awaited.append(awaited)
             session.owed += awaited.frames
+            self._unconfirmed += spec.name in SUBSCRIBING
         if awaited.block is not None and awaited.block.db != session.db:
             session.when_idle(lambda: None)  # which db it is in then, the reply tells
+
+    def poison(self, text: str) -> None:
+        """A command inside MULTI is refused with this error; EXEC will fail, as it does after every command that could
+        not be queued."""
+        self._own([b"CROSSFADE.REFUSED"])
+        self.session.when_idle(lambda: self.session.put(error(text)))
 
     def _replies(self, spec: Spec, args: Command) -> int:
         """How many replies (not pushes) the command gets."""
@@ -183,8 +204,7 @@ class Pinned:
         name = spec.name
         if self.transaction is not None:
             if name in (b"EXEC", b"DISCARD") and len(args) == 1:
-                awaited.block, self.transaction = self.transaction, None
-                self.watching = False
+                self._end(self.transaction, awaited, committing=name == b"EXEC")
             elif name not in (b"MULTI", b"WATCH", b"EXEC", b"DISCARD"):
                 self._queue(self.transaction, spec, args)
         elif name == b"MULTI" and len(args) == 1:
@@ -196,15 +216,27 @@ class Pinned:
         elif name in SUBSCRIBING:
             self._subscribe(name, args)
         else:
-            if name in STICKY or not spec.known:
-                self.sticky.append(args)
             awaited.held = self._hold(spec, args, self.session.db)
 
+    def _note_state(self, spec: Spec, args: Command, frame: bytes) -> None:
+        """State that no later command takes back: the connection stays with this session."""
+        if spec.name in REPLAYED and not is_error(frame):
+            self.replayed[spec.name] = args
+        elif leaves_state(spec, args) and not frame.startswith(_UNKNOWN_COMMAND):
+            self.tainted = True
+
     def _queue(self, transaction: Transaction, spec: Spec, args: Command) -> None:
-        transaction.held += self._hold(spec, args, transaction.db)
-        transaction.queue.append((spec, args))
-        if spec.name == b"SELECT" and len(args) == 2 and args[1].isdigit():
-            transaction.db = int(args[1])
+        transaction.queue.append((spec, args, transaction.db))
+        if spec.name == b"SELECT" and len(args) == 2:
+            transaction.db = integer(args[1]) or 0
+
+    def _end(self, transaction: Transaction, awaited: Awaited, *, committing: bool) -> None:
+        """EXEC or DISCARD is about to be sent."""
+        awaited.block, self.transaction = transaction, None
+        self.watching = False
+        if committing:
+            for spec, args, db in transaction.queue:
+                awaited.held += self._hold(spec, args, db)
 
     def _hold(self, spec: Spec, args: Command, db: int) -> list[Place]:
         if not spec.writes:
@@ -212,7 +244,7 @@ class Pinned:
         self._hub.note(spec, args, db)
         held = self._hub.recorder.places(spec, args, db)
         for place in held:
-            self._hub.repair.keys.hold(place, WRITTEN_HERE)
+            self._hub.repair.hold(place, WRITTEN_HERE)
         return held
 
     def _subscribe(self, name: bytes, args: Command) -> None:
@@ -228,14 +260,11 @@ class Pinned:
 
     def _abort_exec(self) -> None:
         """The serving side changed after WATCH: the transaction did not happen, which is what a nil EXEC says."""
-        session, transaction = self.session, self.transaction
         self._own([b"DISCARD"])
         self.transaction, self.watching = None, False
-        session.when_idle(lambda: self._say_aborted(transaction))
+        self.session.when_idle(self._say_aborted)
 
-    def _say_aborted(self, transaction: Transaction | None) -> None:
-        if transaction is not None:
-            self._release(transaction.held)
+    def _say_aborted(self) -> None:
         self.session.put(NIL_EXEC[self.session.resp])
         self._leave_if_clean()
 
@@ -244,7 +273,13 @@ class Pinned:
     def on_frames(self, frames: list[bytes]) -> None:
         session = self.session
         for frame in frames:
-            if is_push(frame) or (self.subscribed and frame.startswith(_MESSAGES)) or not self._awaited:
+            if is_push(frame):
+                if self._own_confirmations and b"subscribe\r\n" in frame[:32]:
+                    self._own_confirmations -= 1  # of subscriptions that were made again after a flip
+                else:
+                    session.push(frame)
+                continue
+            if not self._awaited or ((self.subscribed or self._unconfirmed) and frame.startswith(_MESSAGES)):
                 session.push(frame)
                 continue
             awaited = self._awaited[0]
@@ -255,6 +290,7 @@ class Pinned:
                 continue
             session.reply(frame)
             if awaited.frames == 0:
+                self._unconfirmed -= awaited.spec.name in SUBSCRIBING
                 self._answered(awaited.spec, awaited, frame)
         if self._orphan and not self._awaited:
             self._drop()
@@ -263,27 +299,35 @@ class Pinned:
         block = awaited.block
         if block is not None:
             if spec.name == b"EXEC" and not is_error(frame) and not is_null(frame):
-                self.session.db = self.link.db = block.db
-                for inner, args in block.queue:
-                    self._executed(inner, args)
-            self._release(block.held)
+                self._committed(block, elements(frame))
+            self._release(awaited.held)
         elif frame != QUEUED:
             self._single(spec, awaited, frame)
         self._leave_if_clean()
 
+    def _committed(self, block: Transaction, replies: list[bytes]) -> None:
+        db = self.link.db
+        for (spec, args, _), reply in zip(block.queue, replies, strict=False):
+            if spec.name in SUBSCRIBING or leaves_state(spec, args):
+                self.tainted = True
+            if spec.name == b"SELECT":
+                db = db if is_error(reply) else integer(args[1]) or 0
+            else:
+                self._executed(spec, args, reply, db)
+        self.session.db = self.link.db = db
+
     def _single(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
         if spec.name == b"SELECT" and not is_error(frame):
-            self.session.db = self.link.db = int(awaited.args[1])
-        elif spec.writes:
-            self._release(awaited.held)
-            if not awaited.held and not frame.startswith(_UNKNOWN_COMMAND):
-                self._hub.recorder.keyless(spec, WRITTEN_HERE)
-            elif not is_error(frame):
-                self._executed(spec, awaited.args)
+            self.session.db = self.link.db = integer(awaited.args[1]) or 0
+        else:
+            self._note_state(spec, awaited.args, frame)
+            self._executed(spec, awaited.args, frame, self.session.db)
+        self._release(awaited.held)
 
-    def _executed(self, spec: Spec, args: Command) -> None:
-        if spec.writes and not spec.keys(args):
-            self._hub.recorder.keyless(spec, WRITTEN_HERE)
+    def _executed(self, spec: Spec, args: Command, frame: bytes, db: int) -> None:
+        """What has keys is held and copied; what has none may be a message, a script or more."""
+        if spec.writes and not spec.keys(args) and not frame.startswith(_UNKNOWN_COMMAND):
+            self._hub.recorder.executed_elsewhere(spec, args, frame, db, self.session.resp)
 
     def _release(self, places: list[Place]) -> None:
         for place in places:
@@ -295,7 +339,9 @@ class Pinned:
 
     def _leave_if_clean(self) -> None:
         """Back to the lane as soon as the connection carries nothing."""
-        if self.in_multi or self.watching or self.sticky or self.subscribed or self._awaited or not self.session.open:
+        if self.in_multi or self.watching or self.tainted or self.replayed or self.subscribed or self._unconfirmed:
+            return
+        if self._awaited or not self.session.open:
             return
         if self.session.pin is self:
             self.session.pin = None
@@ -307,9 +353,6 @@ class Pinned:
     def orphan(self) -> None:
         """The client is gone: see its last commands through (a write may be among them), then close."""
         self._orphan = True
-        if self.transaction is not None:
-            self._release(self.transaction.held)
-            self.transaction = None
         if not self._awaited:
             self._drop()
 
@@ -317,21 +360,21 @@ class Pinned:
         self.link.close()
         self._hub.pins.forget(self)
 
+    def on_full(self, full: bool) -> None:
+        """One client's own affair: his window bounds it."""
+
     def on_lost(self, link: Link, reason: str) -> None:
         """The server hung up: so does the proxy, towards this client. What was in flight may still run (invariant 13):
         it stays held until the connection is known to be dead there."""
         held = [place for awaited in self._awaited for place in awaited.held]
-        held += [place for awaited in self._awaited if awaited.block for place in awaited.block.held]
-        if self.transaction is not None:
-            held += self.transaction.held
-        keyless = [
-            awaited.spec for awaited in self._awaited if awaited.spec and awaited.spec.writes and not awaited.held
-        ]
+        specs = [awaited.spec for awaited in self._awaited if awaited.spec is not None]
+        specs += [spec for awaited in self._awaited if awaited.block for spec, _, _ in awaited.block.queue]
         self._awaited.clear()
-        for spec in keyless:
-            self._hub.recorder.keyless(spec, reason)
+        for spec in specs:
+            if spec.writes:
+                self._hub.recorder.keyless(spec, reason)
         self._hub.pins.forget(self)
-        self._hub.pins.fence(link.wire.client_id, lambda: self._release(held))
+        self._hub.pins.fence(link.wire, lambda: self._release(held))
         if not self._orphan:
             self.session.close()
 
@@ -341,20 +384,31 @@ class Pinned:
         """Carry on, on the new serving side: subscriptions, an open MULTI, tracking are made there anew; an open WATCH
         makes its EXEC return nil."""
         self.link.close()
+        if self.tainted:  # what it carries cannot be made anew
+            link.close()
+            self.session.close()
+            return
         self.link = link
         link.owner = self
         self._enter(self.session.resp, self.session.db)
-        for args in self.sticky:
+        for args in self.replayed.values():
             self._own(args)
         for group, names in self.subscriptions.items():
             if names:
                 self._own([_SUBSCRIBE_NAMES[group], *names])
+                self._own_confirmations += len(names) if self.session.resp == 3 else 0
         if self.watching:
             self._broken_watch = True
         if self.transaction is not None:
             self._own([b"MULTI"])
-            for _, args in self.transaction.queue:
+            for _, args, _ in self.transaction.queue:
                 self._own(args)
+
+
+def leaves_state(spec: Spec, args: Command) -> bool:
+    """Whether the command may leave state on its connection that cannot be told, nor made anew elsewhere. One that only
+    the server knows may, unless it is about keys (a module's data type)."""
+    return spec.name in STICKY or (not spec.known and not spec.keys(args))
 
 
 class Pins:
@@ -365,7 +419,7 @@ class Pins:
         hub: Hub,
         dial: Callable[[], Awaitable[Link]],
         start_soon: Callable[..., None],
-        fence: Callable[[int, Callable[[], None]], None],
+        fence: Callable[[Wire, Callable[[], None]], None],
     ) -> None:
         self.touched: list[Pinned] = []
         self.fence = fence
@@ -411,15 +465,14 @@ class Pins:
             if session.open:
                 session.mode = Mode.READY
                 session.put(error("ERR crossfade: " + problem.text))
-            return
+        else:
+            if session.open:
+                self._give(session, link, args)
+            else:
+                link.close()
         finally:
             self._opening -= 1
             self._hub.flush()
-        if not session.open:
-            link.close()
-            return
-        self._give(session, link, args)
-        self._hub.flush()
 
     def _give(self, session: Session, link: Link, args: Command) -> None:
         pin = Pinned(self._hub, session, link)
@@ -476,6 +529,9 @@ class _Spare:
 
     def on_frames(self, frames: list[bytes]) -> None:
         """Nothing is awaited; what comes is of no interest."""
+
+    def on_full(self, full: bool) -> None:
+        """Nothing is sent here."""
 
     def on_lost(self, link: Link, reason: str) -> None:
         if link in self._spare:

@@ -14,9 +14,10 @@ from typing import TYPE_CHECKING, Any
 from proxy.effects import compute
 from proxy.effects.model import Context, Effect, Kind
 from proxy.items import WRITE
-from proxy.scripts import Scripts
+from proxy.scripts import LEARNT, Scripts
 from resp.catalog import Spec
 from resp.frames import elements, is_null
+from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.lane import Block
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 LATE_SECONDS = 0.05  # a relative expiry in flight for longer than this has no known deadline: state copy
 
 BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every key of one db or more
+
+MAX_DBS = 2**31 - 1  # no server takes a higher db
 
 _ERROR = ord("-")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
@@ -117,7 +120,7 @@ class Recorder:
         context = self._context(db, resp)
         effects = []
         for (spec, args), reply in zip(block.commands, replies, strict=True):
-            if spec.writes:
+            if spec.writes or spec.name in LEARNT:
                 effects.append(compute(spec, args, reply, context))
                 self._learn(spec, args, reply)
         late = self.now - sent > LATE_SECONDS
@@ -162,6 +165,15 @@ class Recorder:
             if spec.writes:
                 self.unknown_outcome(spec, args, db, reason)
 
+    def executed_elsewhere(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int) -> None:
+        """A write without keys was answered on another connection: a message or a script is mirrored, as its order
+        among data does not matter; anything else has no place in the order."""
+        if spec.rule is not None and spec.name not in BARRIERS:
+            self.tick()
+            self.answered(spec, args, frame, db, resp, self.now)
+        elif frame[0] != _ERROR:
+            self.keyless(spec, "executed on a connection of its own")
+
     def unknown_outcome(self, spec: Spec, args: list[bytes], db: int, reason: str) -> None:
         """A write of which nobody knows whether, or in which order, it was executed (invariants 4, 5)."""
         places = self.places(spec, args, db)
@@ -194,15 +206,14 @@ class Recorder:
 
 def other_db(name: bytes, args: list[bytes]) -> int | None:
     """The destination db of MOVE and COPY … DB, which no key spec tells."""
-    try:
-        if name == b"MOVE":
-            return int(args[2])
-        if name == b"COPY":
-            upper = [arg.upper() for arg in args]
-            return int(args[upper.index(b"DB", 3) + 1]) if b"DB" in upper[3:] else None
-    except (ValueError, IndexError):
-        return None  # the server will answer with an error
-    return None
+    db = None
+    if name == b"MOVE" and len(args) > 2:
+        db = integer(args[2])
+    elif name == b"COPY":
+        for index in range(3, len(args) - 1):
+            if args[index].upper() == b"DB":
+                db = integer(args[index + 1])
+    return db if db is not None and 0 <= db < MAX_DBS else None
 
 
 def merge(effects: Iterable[Effect], db: int) -> Effect:

@@ -1,9 +1,9 @@
 """What to do when a server's process was replaced: settled is not durable (invariant 14).
 
-Owns the judgement on a changed `run_id`. A server that restarted, or a replica that took over, may lack the last writes:
-the keys of the last minutes are copied again, and a verify is due. A mirror side that came back with far fewer keys is
-filled anew. A *serving* side that came back with far fewer keys may have lost its data: nothing is deleted on the mirror
-side, which may hold the only copy, until the operator says so.
+Owns the judgement on a changed `run_id`. A server that restarted, or a replica that took over, may lack the last
+writes: the keys of the last minutes are copied again, and a verify is due. A mirror side that came back with far fewer
+keys is filled anew. A *serving* side that came back with far fewer keys may have lost its data: nothing is deleted on
+the mirror side, which may hold the only copy, until the operator says so.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def freeze(proxy: Proxy, why: str) -> None:
     text += "real and wanted), or let the other side serve with `crossfade flip --force`"
     log.error("%s", text)
     proxy.hub.repair.frozen = text
-    proxy.state.save(frozen=text)
+    proxy.state.remember(frozen=text)
 
 
 def thaw(proxy: Proxy) -> bool:
@@ -63,6 +63,6 @@ def thaw(proxy: Proxy) -> bool:
     if not proxy.hub.repair.frozen:
         return False
     proxy.hub.repair.frozen = ""
-    proxy.state.save(frozen="")
+    proxy.state.remember(frozen="")
     proxy.fall_back("the loss of keys was accepted")
     return True

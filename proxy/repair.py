@@ -7,8 +7,8 @@ locks: a copy shows its key at a known point of the order, and effects of later 
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Sequence
+from collections import Counter, deque
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from backfill.codec import Form, Unreadable, WrongType, losses, parse, read_commands, refused, write_commands
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
 MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill is cheaper than so many single copies
 
 
@@ -41,6 +42,7 @@ class Repair:
         self._lane = lane
         self._mirror = mirror
         self._on_overflow = on_overflow
+        self._swaps: deque[tuple[int, int, int]] = deque(maxlen=MAX_SWAPS)  # (seq, a, b): SWAPDBs that were queued
         self._form = Form.DUMP  # what the mirror side is believed to take
         self._forms: dict[Place, Form] = {}  # single keys that need STRUCT
         self._believed: dict[Place, WrongType] = {}
@@ -56,6 +58,21 @@ class Repair:
     def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None:
         """See `DirtyKeys.mark`."""
         self.keys.mark(place, reason, lag=lag, seq=seq)
+        if seq is not None and self._swaps and seq < self._swaps[-1][0]:
+            self._mark_where_it_went(place, reason, seq)
+        self._bound()
+
+    def _mark_where_it_went(self, place: Place, reason: str, seq: int) -> None:
+        """What went wrong before a SWAPDB is in the other db by now."""
+        db, key = place
+        for swap_seq, a, b in self._swaps:
+            if swap_seq > seq and db in (a, b):
+                db = b if db == a else a
+                self.keys.mark_unordered((db, key), reason)
+
+    def hold(self, place: Place, reason: str) -> None:
+        """See `DirtyKeys.hold`."""
+        self.keys.hold(place, reason)
         self._bound()
 
     def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None:
@@ -76,8 +93,9 @@ class Repair:
         self._believed.clear()
 
     def swapped(self, a: int, b: int) -> None:
-        """SWAPDB at this point of the order."""
+        """SWAPDB at this point of the order, which is the mirror queue's last position."""
         self.swaps += 1
+        self._swaps.append((self._mirror.seq, a, b))
         self.keys.relabel(a, b)
 
     def flushed(self, db: int | None) -> None:
@@ -91,25 +109,24 @@ class Repair:
         if not keys.waiting or self._lane.link is None or self._mirror.link is None:
             return
         while keys.under_way < READS_UNDER_WAY and not self._mirror.full:
-            place = keys.take()
-            if place is None:
+            taken = keys.take()
+            if taken is None:
                 return
-            self._read(place)
+            self._read(*taken)
 
-    def _read(self, place: Place) -> None:
+    def _read(self, place: Place, serial: int) -> None:
         form = self._forms.get(place, self._form)
         db, key = place
         believed = self._believed.get(place)
         commands = read_commands(key, form, believed, known=self._roles.serving_facts.commands)
 
         def on_reply(frame: bytes | None) -> None:
-            self._on_read(place, form, believed, frame)
+            if self.keys.reading(place, serial):
+                self._on_read(place, form, believed, frame)
 
         self._lane.call(db, commands, on_reply)
 
     def _on_read(self, place: Place, form: Form, believed: WrongType | None, frame: bytes | None) -> None:
-        if not self.keys.reading(place):
-            return
         if frame is None:
             self.keys.failed(place, "connection to the serving side lost", now=True)
             return
@@ -149,21 +166,21 @@ class Repair:
         else:
             self.lossy.pop(place, None)
 
-    def on_copied(self, place: Place, seq: int, form: Form, replies: Sequence[bytes]) -> None:
-        """The mirror answered a copy."""
-        errors = [reply for reply in replies if reply.startswith(b"-")]
-        if not errors:
+    def on_copied(self, place: Place, seq: int, form: Form, error: bytes | None) -> None:
+        """The mirror answered a copy: with this error, or with none."""
+        if error is None:
             self.copies += 1
             if self.keys.settled(place, seq):
                 self._forms.pop(place, None)
                 self._believed.pop(place, None)
                 self.cleaned(place)
             return
-        if form is Form.DUMP and refused(decode(errors[0])):
-            self._needs_struct(place, errors[0])
-            self.keys.failed(place, "rebuilt by type", now=True)
-        else:
-            self._failed(place, decode_error(errors[0]))
+        if form is Form.DUMP and refused(decode(error)):
+            self._needs_struct(place, error)
+            if self.keys.is_queued(place, seq):
+                self.keys.failed(place, "rebuilt by type", now=True)
+        elif self.keys.is_queued(place, seq):
+            self._failed(place, decode_error(error))
 
     def _needs_struct(self, place: Place, error: bytes) -> None:
         self._forms[place] = Form.STRUCT

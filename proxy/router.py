@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from proxy.hub import Hub
 
 OPEN_TO_ALL = frozenset([b"AUTH", b"HELLO", b"QUIT", b"RESET"])  # taken from a client that has not authenticated
+ENDS_ANYTHING = frozenset([b"RESET", b"QUIT"])  # answered by the proxy whatever the session is in
 NOAUTH = error("NOAUTH Authentication required.")
 MAX_TEXT = 128  # of a client's bytes that are quoted in an error
 
@@ -68,7 +69,7 @@ class Router:
                 if spec.route is Route.READ:
                     lane.read(session, encode(args))
                     continue
-                if spec.route is Route.WRITE:
+                if spec.route is Route.WRITE and not hub.read_only:
                     rule = spec.rule
                     if rule is not None and rule.rewrite is not None:
                         args = rule.rewrite(args)
@@ -99,8 +100,12 @@ class Router:
             return 0
         if session.pin is not None:
             return self._on_pin(session, spec, args)
-        if self._hub.lane.link is None and spec.route not in (Route.LOCAL, Route.REFUSED):
+        needs_server = spec.route not in (Route.LOCAL, Route.REFUSED) or spec.name == b"SELECT"
+        if self._hub.lane.link is None and needs_server:
             session.when_idle(lambda: session.put(error("ERR " + self._hub.refusal)))
+            return 0
+        if self._hub.read_only and (spec.writes or spec.name == b"MULTI"):
+            session.when_idle(lambda: session.put(error("ERR " + self._hub.read_only)))
             return 0
         return self._routes[spec.route](session, spec, args, rest)
 
@@ -175,11 +180,15 @@ class Router:
     def _on_pin(self, session: Session, spec: Spec, args: Command) -> int:
         pin = session.pin
         assert pin is not None
-        if spec.route is Route.REFUSED:
+        if spec.route is Route.REFUSED and pin.in_multi:
+            pin.poison("ERR " + spec.refusal)
+        elif spec.route is Route.REFUSED:
             session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
-        elif spec.route is Route.LOCAL and spec.name in ANSWERS and not pin.in_multi:
+        elif spec.name in ENDS_ANYTHING or (spec.route is Route.LOCAL and spec.name in ANSWERS and not pin.in_multi):
             answer = ANSWERS[spec.name]
             session.when_idle(lambda: answer(self._local, session, args))
+        elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi and not pin.quiet:
+            session.when_idle(lambda: self._hub.waiters.start(session, spec, args))
         else:
             pin.send(spec, args)
         return 0

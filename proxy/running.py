@@ -80,14 +80,14 @@ async def _main(proxy: Proxy, http: tuple[str, int] | None, say: Callable[[Proxy
         async with trio.open_nursery() as nursery:
             stopping = trio.Event()
 
-            def start_jobs(inner: trio.Nursery) -> None:
+            async def start_jobs(inner: trio.Nursery) -> None:
                 jobs = Jobs(proxy, inner)
-                inner.start_soon(Admin(proxy, jobs, stopping.set).serve, proxy.state.admin_socket)
+                await inner.start(Admin(proxy, jobs, stopping.set).serve, proxy.state.admin_socket)
                 if http is not None:
                     serve_metrics(http, jobs.status)
 
             async def serve() -> None:
-                await proxy.run(lambda: say(proxy), jobs=start_jobs)
+                await proxy.run(lambda: say(proxy), start_jobs)
 
             async def stop_on_signal() -> None:
                 async for _ in signals:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 from collections import OrderedDict
 
+LEARNT = frozenset([b"EVAL", b"EVAL_RO", b"EVALSHA", b"EVALSHA_RO", b"SCRIPT LOAD", b"SCRIPT FLUSH"])
 MAX_SCRIPTS = 2000  # more than that is an application that generates scripts; the oldest are forgotten
-MAX_BODY_BYTES = 1024 * 1024  # a longer body is hashed and passed on, but not kept for a reconnect
+MAX_BODY_BYTES = 256 * 1024  # a longer body is hashed and passed on, but not kept for a reconnect
+MAX_BYTES = 32 * 1024 * 1024  # of all bodies kept
 
 
 class Scripts:
@@ -15,6 +17,7 @@ class Scripts:
     def __init__(self) -> None:
         self._bodies: OrderedDict[bytes, bytes] = OrderedDict()
         self._used: OrderedDict[bytes, None] = OrderedDict()
+        self._bytes = 0
 
     def __repr__(self) -> str:
         return f"<Scripts known={len(self._bodies)} used={len(self._used)}>"
@@ -23,6 +26,7 @@ class Scripts:
         """Take in an answered command; the body to load on the mirror side when it is new."""
         if name == b"SCRIPT FLUSH" and ok:
             self._bodies.clear()
+            self._bytes = 0
             self._used.clear()
         elif name in (b"EVALSHA", b"EVALSHA_RO") and len(args) > 1 and ok:
             self._use(args[1].lower())
@@ -36,9 +40,10 @@ class Scripts:
         digest = hashlib.sha1(body, usedforsecurity=False).hexdigest().encode()
         if digest in self._bodies:
             return None
-        self._bodies[digest] = body if len(body) <= MAX_BODY_BYTES else b""
-        if len(self._bodies) > MAX_SCRIPTS:
-            self._bodies.popitem(last=False)
+        self._bodies[digest] = kept = body if len(body) <= MAX_BODY_BYTES else b""
+        self._bytes += len(kept)
+        while len(self._bodies) > MAX_SCRIPTS or self._bytes > MAX_BYTES:
+            self._bytes -= len(self._bodies.popitem(last=False)[1])
         return body
 
     def _use(self, digest: bytes) -> None:

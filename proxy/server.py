@@ -8,22 +8,24 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 
 import trio
 
-from backfill.client import ConnectionLost
-from backfill.errors import ConnectError
+from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
+from backfill.wire import Wire
 from proxy.effects import RULES
 from proxy.floor import SelectorFloor
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
-from proxy.lane import LaneLoss
+from proxy.lane import Lane, LaneLoss
 from proxy.link import Link
 from proxy.local import Local
+from proxy.mirror import Mirror
 from proxy.pinned import Pins
 from proxy.recovery import restarted
 from proxy.roles import Name, Roles
@@ -33,6 +35,7 @@ from proxy.side import Side
 from proxy.state import StateDir
 from proxy.waiters import Waiters
 from resp.catalog import Catalog
+from resp.encode import error
 
 log = logging.getLogger("crossfade")
 
@@ -141,14 +144,11 @@ class Proxy:
         log.warning("back to filling: %s", reason)
         self.problems["filling"] = reason
         self.refills += 1
-        if self.state.durable.backfilled:
-            self.state.save(backfilled=False)
+        self.state.remember(backfilled=False)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
-    async def run(
-        self, on_ready: Callable[[], None], *, jobs: Callable[[trio.Nursery], None] = lambda nursery: None
-    ) -> None:
+    async def run(self, on_ready: Callable[[], None], jobs: Callable[[trio.Nursery], Awaitable[None]]) -> None:
         """Serve until cancelled. Errors: ConnectError, Refused, OSError (listening)."""
         self._open_journal()
         for side in self.sides.values():
@@ -164,7 +164,7 @@ class Proxy:
         self,
         listeners: Sequence[trio.SocketListener],
         on_ready: Callable[[], None],
-        jobs: Callable[[trio.Nursery], None],
+        jobs: Callable[[trio.Nursery], Awaitable[None]],
     ) -> None:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -176,9 +176,10 @@ class Proxy:
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
             nursery.start_soon(self._retry_copies)
             nursery.start_soon(self._keep_journal)
+            nursery.start_soon(self._rotate_journal)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
-            jobs(nursery)
+            await jobs(nursery)
             for listener in listeners:
                 nursery.start_soon(self._accept, listener)
             on_ready()
@@ -211,13 +212,16 @@ class Proxy:
             return
         if self.serving.facts.run_id and self.serving.facts.run_id == self.mirror.facts.run_id:
             raise Refused("source and target are the same server")
-        fresh = not self.state.durable.started
-        if fresh and dbs and not self.settings.allow_non_empty:
-            raise Refused(
-                f"the {self.mirror.name.value} {self.mirror.url.address} is not empty: {sum(dbs.values()):,} keys "
-                f"in db {', '.join(map(str, dbs))}. Empty it, or say --allow-non-empty: "
-                "keys that the source does not have will then be deleted there"
-            )
+        if dbs and not self.state.durable.mirrored and not self.settings.allow_non_empty:
+            raise Refused(self._not_empty(self.mirror, dbs))
+
+    @staticmethod
+    def _not_empty(side: Side, dbs: dict[int, int]) -> str:
+        return (
+            f"the {side.name.value} {side.url.address} is not empty: {sum(dbs.values()):,} keys in db "
+            f"{', '.join(map(str, dbs))}. Empty it, or start with --allow-non-empty: keys that the source does not "
+            "have will then be deleted there"
+        )
 
     async def _listen(self) -> Sequence[trio.SocketListener]:
         settings = self.settings
@@ -244,20 +248,19 @@ class Proxy:
                 self.problems["accept"] = f"cannot accept connections: {problem.strerror}"
                 await trio.sleep(0.1)
                 continue
-            sock = socket.socket(fileno=stream.socket.detach())
-            sock.setblocking(False)
+            self._join(socket.socket(fileno=stream.socket.detach()))
+
+    def _join(self, sock: socket.socket) -> None:
+        sock.setblocking(False)
+        try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._numbers += 1
-            host, port = sock.getpeername()[:2] if sock.family != socket.AF_UNIX else ("unix", 0)
-            session = Session(
-                self.hub,
-                sock,
-                f"{host}:{port}",
-                self._numbers,
-                authenticated=self.local.open,
-                db=self.settings.source.db,
-            )
-            self.hub.joined(session)
+            host, port = sock.getpeername()[:2]
+        except OSError:  # gone already, as health probes are
+            sock.close()
+            return
+        self._numbers += 1
+        authenticated, db = self.local.open, self.settings.source.db
+        self.hub.joined(Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db))
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -267,34 +270,52 @@ class Proxy:
         while True:
             await side.wait_up()
             try:
-                dbs = await side.probe_dbs()
+                await self._accept_mirror(side)
+                dbs = await side.probe_dbs({session.db for session in self.hub.sessions.values()})
                 link = await side.link("link", self.floor, self.hub.lane)
-            except (ConnectError, ConnectionLost) as problem:
+            except BackfillError as problem:
                 log.debug("%s: no link: %s", name.value, problem.text)
                 await trio.sleep(RELINK_SECONDS)
                 continue
             link.dbs |= dbs
             lost = self._attach(name, link)
             await lost.wait()
-            await self._wait_fenced(name, link.wire.client_id)
+            await self._wait_fenced(name, link.wire)
+            await trio.sleep(RELINK_SECONDS)  # a link that is lost again and again is not made in a tight loop
 
-    async def _wait_fenced(self, name: Name, client_id: int) -> None:
+    async def _accept_mirror(self, side: Side) -> None:
+        """A target that was absent at the start must not be a surprise either. Errors: BackfillError."""
+        if side.name is not self.roles.mirror or self.state.durable.mirrored or self.settings.allow_non_empty:
+            return
+        dbs = await side.sizes()
+        if dbs:
+            self.problems["target"] = self._not_empty(side, dbs)
+            raise BackfillError(self.problems["target"])
+        self.problems.pop("target", None)
+
+    async def _wait_fenced(self, name: Name, wire: Wire) -> None:
         """Fence a lost link. Commands do not wait for ever meanwhile: after a while they get an error."""
         async with trio.open_nursery() as nursery:
             if name is self.roles.serving:
                 nursery.start_soon(self._give_up_later)
-            await self.sides[name].fence(client_id)
+            await self.sides[name].fence(wire)
             nursery.cancel_scope.cancel()
 
     async def _give_up_later(self) -> None:
         await trio.sleep(DOWN_LIMIT_SECONDS)
         side = self.serving
         self.hub.refusal = f"crossfade: the serving side ({side.name.value}) is not reachable: {side.problem}"
+        if self._loss is not None:
+            for item in self._loss.reads:
+                item[1].reply(error("ERR " + self.hub.refusal))
+            self._loss.reads.clear()
         self.hub.resume(DOWN)
 
     def _attach(self, name: Name, link: Link) -> trio.Event:
         """Give a new link to the role that its server plays; the event is set when the link is lost."""
         lost = self._lost[name] = trio.Event()
+        if name is self.roles.mirror and not self.state.durable.mirrored:
+            self.state.remember(mirrored=True)
         if name is self.roles.serving:
             self._attach_lane(link)
         else:
@@ -309,17 +330,25 @@ class Proxy:
         hub = self.hub
         hub.lane.attach(link)
         self._use(side)
+        self._close_strangers(link)
         loss, self._loss = self._loss, None
         if loss is not None:
             hub.lane.replay(loss.reads)
         hub.refusal = ""
         hub.resume(DOWN)
 
+    def _close_strangers(self, link: Link) -> None:
+        """A session in a db that the serving side does not have cannot go on: its commands would run in another db."""
+        for session in list(self.hub.sessions.values()):
+            if session.db not in link.dbs:
+                log.warning("client %s is disconnected: the serving side has no db %d", session.address, session.db)
+                session.close()
+
     def _use(self, side: Side) -> None:
         """This side's commands decide from now on."""
         for spec in side.catalog:
             spec.rule = RULES.get(spec.name)
-        self.local.hello = side.hello
+        self.local.hello, self.local.version = side.hello, side.facts.version
         self.hub.router.use(side.catalog)
 
     def _lane_lost(self, loss: LaneLoss) -> None:
@@ -334,12 +363,12 @@ class Proxy:
     async def _dial_pin(self) -> Link:
         return await self.serving.link("pin", self.floor, self.hub.lane)
 
-    def _fence_pin(self, client_id: int, then: Callable[[], None]) -> None:
+    def _fence_pin(self, wire: Wire, then: Callable[[], None]) -> None:
         """A pinned connection was lost with commands in flight: `then` runs once none of them can run any more."""
         side = self.serving
 
         async def fence() -> None:
-            await side.fence(client_id)
+            await side.fence(wire)
             then()
             self.hub.flush()
 
@@ -373,32 +402,55 @@ class Proxy:
         self.hub.journal = self.journal
 
     async def _keep_journal(self) -> None:
-        """Sync it, and retire segments that have served."""
-        hub, journal = self.hub, self.journal
+        """Sync it, and make durable what has changed, off the hot path."""
         while True:
             await trio.sleep(JOURNAL_SECONDS)
             try:
-                await trio.to_thread.run_sync(journal.sync)
-                if journal.due:
-                    last = journal.rotate()
-                    asked = hub.lane.asked
-                    await hub.until(lambda asked=asked: hub.lane.answered >= asked)  # type: ignore[misc]
-                    asked = hub.mirror.asked
-                    await hub.until(lambda asked=asked: hub.mirror.answered >= asked)  # type: ignore[misc]
-                    journal.retire(last, hub.repair.keys.places())
+                await trio.to_thread.run_sync(self.journal.sync)
+                self.problems.pop("fsync", None)
+            except OSError as problem:
+                self.problems["fsync"] = f"the journal cannot be fsynced: {problem.strerror}"
+            self._note_journal_problem()
+            self._remember()
+
+    def _note_journal_problem(self) -> None:
+        problem = self.journal.problem
+        refuse = problem and self.settings.journal_full is WhenFull.REFUSE
+        self.hub.read_only = f"crossfade: writes are refused, {problem}" if refuse else ""
+        if problem:
+            self.problems["journal"] = (
+                f"{problem} ({'writes are refused' if refuse else 'a crash now costs a backfill'})"
+            )
+        else:
+            self.problems.pop("journal", None)
+
+    async def _rotate_journal(self) -> None:
+        """Retire segments that have served: what was sent before their end is answered and acknowledged."""
+        hub, journal = self.hub, self.journal
+        while True:
+            await trio.sleep(JOURNAL_SECONDS)
+            if not journal.due:
+                continue
+            try:
+                last = journal.rotate()
             except OSError as problem:
                 log.warning("journal: %s", problem)
-            self._remember_processes()
-            if journal.problem:
-                self.problems["journal"] = journal.problem
-            else:
-                self.problems.pop("journal", None)
+                continue
+            await _reached(hub, hub.lane)
+            await _reached(hub, hub.mirror)
+            journal.retire(last, hub.repair.keys.places())
 
-    def _remember_processes(self) -> None:
+    def _remember(self) -> None:
+        """Make durable what has changed, off the hot path."""
         run_ids = {name.value: side.facts.run_id for name, side in self.sides.items()}
         sizes = {name.value: side.size for name, side in self.sides.items()}
         if (run_ids, sizes) != (self.state.durable.run_ids, self.state.durable.sizes):
-            self.state.save(run_ids=run_ids, sizes=sizes)
+            self.state.remember(run_ids=run_ids, sizes=sizes)
+        try:
+            self.state.flush()
+            self.problems.pop("state", None)
+        except OSError as problem:
+            self.problems["state"] = f"the state cannot be saved: {problem.strerror}"
 
     # -- flip ----------------------------------------------------------------------------------------------------
 
@@ -413,6 +465,7 @@ class Proxy:
         self.roles.epoch = self.state.durable.epoch
         if mirror_link is not None:
             hub.lane.attach(mirror_link)
+            self._close_strangers(mirror_link)
             hub.resume(DOWN)
         if lane_link is not None:
             hub.mirror.attach(lane_link)
@@ -427,5 +480,12 @@ class Proxy:
         with trio.move_on_after(patience):
             await self.hub.until(lambda: self.hub.drained and self.hub.settled)
         clean = self.hub.drained and self.hub.settled and self.hub.mirror.link is not None
-        self.state.save(clean=clean)
+        with suppress(OSError):  # then the next start takes this stop for a crash
+            self.state.save(clean=clean)
         return clean
+
+
+async def _reached(hub: Hub, order: Lane | Mirror) -> None:
+    """Until everything that has been sent there by now is answered, or lost."""
+    asked = order.asked
+    await hub.until(lambda: order.answered >= asked)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("crossfade")
 
 READ_BYTES = 64 * 1024
-BACKLOG_COMMANDS = 1024  # decoded but not yet taken; beyond it the client is not read from
+WAITING_BACKLOG = 1000  # commands behind a blocking one for which its client is still read from: it may hang up
 OUT_PAUSE_BYTES = 1024 * 1024  # unread replies beyond which the client's next commands wait
 OUT_LIMIT_BYTES = 256 * 1024 * 1024  # unread replies beyond which the client is disconnected
 MAX_WINDOW = 1024  # commands of one client in flight; the rest of its pipeline waits, so that others get their turn
@@ -46,6 +46,7 @@ class Mode(Enum):
     WAITING = "waiting"  # nobody: a blocking command has not been served
     OPENING = "opening"  # nobody: a pinned connection is being opened
     PINNED = "pinned"  # the router, for the pinned connection
+    LEAVING = "leaving"  # nobody: it is closed as soon as everything has been said
     CLOSED = "closed"
 
 
@@ -58,7 +59,6 @@ class Session:
     __slots__ = (
         "_deaf",
         "_events",
-        "_leaving",
         "_unsent",
         "address",
         "authenticated",
@@ -113,7 +113,6 @@ class Session:
         self._unsent = bytearray()  # what the socket did not take yet
         self._events = READ
         self._deaf = False  # the protocol is broken: nothing more is read
-        self._leaving = False  # to be closed when all output is sent
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.address} {self.mode.value} db={self.db} resp={self.resp} owed={self.owed}>"
@@ -135,7 +134,7 @@ class Session:
         except OSError:
             data = b""
         if not data:
-            self.close()
+            self._hung_up()
             return
         commands = self._parse(data)
         if self.backlog or self.hub.paused or self.mode not in TAKING:
@@ -143,6 +142,16 @@ class Session:
             self._watch()
         elif commands:
             self.hub.router.dispatch(self, commands)
+
+    def _hung_up(self) -> None:
+        """The client says no more. What it still has to hear it gets, unless it waits for something that may never
+        come."""
+        if (not self.owed and not self._unsent) or self.mode in (Mode.WAITING, Mode.OPENING) or self.pin is not None:
+            self.close()
+        else:
+            self._deaf = True
+            self.when_idle(lambda: self.leave(b""))
+            self._watch()
 
     def _parse(self, data: bytes) -> list[Command]:
         commands = self.parser.feed(data)
@@ -227,6 +236,8 @@ class Session:
         """Send what has gathered."""
         out = self.out
         if not out:
+            if self._events != READ:
+                self._watch()
             return
         data = out[0] if len(out) == 1 else b"".join(out)
         size = len(data) // len(out)
@@ -249,7 +260,7 @@ class Session:
         if sent < len(data):
             self._unsent = bytearray(memoryview(data)[sent:])
             self._watch()
-        elif self._leaving:
+        elif self.mode is Mode.LEAVING:
             self.close()
         elif self._events != READ:
             self._watch()
@@ -266,7 +277,7 @@ class Session:
             return
         del self._unsent[:sent]
         if not self._unsent:
-            if self._leaving:
+            if self.mode is Mode.LEAVING:
                 self.close()
                 return
             self._watch()
@@ -280,7 +291,8 @@ class Session:
     def _watch(self) -> None:
         if self.mode is Mode.CLOSED:
             return
-        reading = not self._deaf and not self._leaving and len(self.backlog) < BACKLOG_COMMANDS and not self.choked
+        taking = not self.backlog or (self.mode is Mode.WAITING and len(self.backlog) < WAITING_BACKLOG)
+        reading = taking and not (self._deaf or self.choked or self.mode is Mode.LEAVING)
         events = (READ if reading else 0) | (WRITE if self._unsent else 0)
         if events != self._events:
             self._events = events
@@ -289,9 +301,9 @@ class Session:
     # -- end -----------------------------------------------------------------------------------------------------
 
     def leave(self, frame: bytes) -> None:
-        """Say this, and hang up once it has been sent."""
-        self.put(frame)
-        self._leaving = True
+        """Say this, whatever CLIENT REPLY says, and hang up once it has been sent."""
+        self.push(frame)
+        self.mode = Mode.LEAVING
         self.backlog.clear()
         self._watch()
 

@@ -18,6 +18,7 @@ from backfill.dial import connect
 from backfill.errors import BackfillError, ConnectError, ScanError
 from backfill.scan import databases
 from backfill.url import Url
+from backfill.wire import Wire
 from proxy.floor import Floor
 from proxy.link import Link, Owner
 from proxy.roles import Facts, Name
@@ -46,6 +47,7 @@ class Side:
         self.since = time.time()
         self.size = 0  # keys, as last seen
         self.on_restart: Callable[[int, int], None] = lambda before, now: None  # keys before, keys now
+        self.unfenced = False  # CLIENT KILL is refused: what a lost connection still carries may run later
         self._instance = instance
         self._control: Client | None = None
         self._up = trio.Event()
@@ -120,9 +122,9 @@ class Side:
         major, minor, *_ = [*(int(part) for part in version.split(".")[:2] if part.isdigit()), 0, 0]
         self.facts.version = (product, major, minor)
         await self._note_process(control, server.get("run_id", ""))
-        hello = await control.call(b"HELLO", b"2")
-        if isinstance(hello, list):
-            self.hello = dict(zip(hello[::2], hello[1::2], strict=False))
+        hello, _ = await control.pipeline([[b"HELLO", b"3"], [b"HELLO", b"2"]])
+        if isinstance(hello, dict):
+            self.hello = hello
         for _ in range(FIRST_SAMPLES):
             await self._measure(control)
 
@@ -158,32 +160,36 @@ class Side:
         wire = await connect(self.url, name=self._title(kind))
         return Link(wire, floor, owner, db=self.url.db)
 
-    async def probe_dbs(self) -> set[int]:
-        """Which of the first dbs this server accepts. Errors: ConnectError, ConnectionLost."""
+    async def probe_dbs(self, wanted: set[int]) -> set[int]:
+        """Which of the first dbs, and of the wanted ones, this server accepts. Errors: ConnectError, ConnectionLost."""
+        dbs = sorted(wanted.union(range(PROBED_DBS)))
         async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
-            replies = await client.pipeline([[b"SELECT", b"%d" % db] for db in range(PROBED_DBS)])
-        return {db for db, reply in enumerate(replies) if not isinstance(reply, ReplyError)}
+            replies = await client.pipeline([[b"SELECT", b"%d" % db] for db in dbs])
+        return {db for db, reply in zip(dbs, replies, strict=True) if not isinstance(reply, ReplyError)}
 
     async def sizes(self) -> dict[int, int]:
         """The dbs that have keys, and how many. Errors: ConnectError, ConnectionLost, ScanError."""
         async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
             return await databases(client)
 
-    async def has_db(self, db: int) -> bool:
-        """Whether this server accepts a db. Errors: ConnectError, ConnectionLost."""
-        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
-            return not isinstance(await client.call(b"SELECT", b"%d" % db), ReplyError)
-
-    async def fence(self, client_id: int) -> None:
+    async def fence(self, wire: Wire) -> None:
         """Make sure that nothing sent on a lost connection runs later. Returns when the server has said so."""
-        while client_id:
+        process = wire.server.get("run_id", "")
+        while wire.client_id:
+            await self.wait_up()
+            if process and process != self.facts.run_id:
+                return  # it ended with its process; ids are given anew since
             try:
-                await self.wait_up()
-                await self.control.call(b"CLIENT", b"KILL", b"ID", b"%d" % client_id)
+                reply = await self.control.call(b"CLIENT", b"KILL", b"ID", b"%d" % wire.client_id)
             except ConnectionLost:
                 await trio.sleep(POLL_SECONDS)
-            else:
-                return
+                continue
+            self.unfenced = isinstance(reply, ReplyError) and not str(reply).startswith("ERR No such client")
+            if self.unfenced:
+                log.warning(
+                    "%s: CLIENT KILL is refused (%s): lost connections cannot be fenced", self.name.value, reply
+                )
+            return
 
     async def _fence_former(self, control: Client) -> None:
         """Kill what a former proxy on the same state directory left behind, once, at the first connect."""

@@ -42,7 +42,8 @@ class Durable:
     epoch: int = 0
     backfilled: bool = False  # a backfill was completed since everything was last unknown
     clean: bool = True  # stopped with nothing dirty and nothing in the mirror queue
-    started: bool = False  # commands have been served: the target is not expected to be empty any more
+    started: bool = False  # commands have been served
+    mirrored: bool = False  # the target was written to: it is not expected to be empty any more
     filled: bool = False  # a backfill was completed once: a new one that is due begins by itself
     filling: bool = False  # a backfill was running
     frozen: str = ""  # why nothing is deleted on the mirror side (see recovery.py)
@@ -70,6 +71,7 @@ class StateDir:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._lock = -1
+        self._unsaved = False
         self.durable = Durable("", "")
 
     def __repr__(self) -> str:
@@ -116,12 +118,24 @@ class StateDir:
             )
         self.durable = found
 
+    def remember(self, **changes: object) -> None:
+        """Change some of the facts now; `flush` makes them durable soon."""
+        changed = replace(self.durable, **changes)  # type: ignore[arg-type]
+        if changed != self.durable:
+            self.durable = changed
+            self._unsaved = True
+
+    def flush(self) -> None:
+        """Make what was remembered durable. Errors: OSError."""
+        if self._unsaved:
+            self.save()
+
     def save(self, **changes: object) -> None:
-        """Change some of the facts, durably. Errors: OSError."""
-        self.durable = replace(self.durable, **changes)  # type: ignore[arg-type]
+        """Change some of the facts, durably: they are what they were if this fails. Errors: OSError."""
+        changed = replace(self.durable, **changes)  # type: ignore[arg-type]
         temporary = self.path / (STATE_FILE + ".new")
         with open(temporary, "w") as file:
-            file.write(self.durable.to_json())
+            file.write(changed.to_json())
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path / STATE_FILE)
@@ -130,6 +144,7 @@ class StateDir:
             os.fsync(directory)
         finally:
             os.close(directory)
+        self.durable, self._unsaved = changed, False
 
     def close(self) -> None:
         """Let another proxy have the directory."""

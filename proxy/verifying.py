@@ -117,7 +117,7 @@ class _Pass:
             Client.open(proxy.mirror.url.with_db(0)) as mirror,
         ):
             sizes, there = await databases(serving), await databases(mirror)
-            self._report.total = sum(sizes.values()) + sum(there.values())
+            self._report.total = sum(sizes.values())
             for db in sizes:
                 await select(serving, db)
                 async for keys in scan(serving):
@@ -160,14 +160,13 @@ class _Pass:
 
     async def _settled_difference(self, place: Place, believed: Believed) -> Difference | Unreadable | None:
         """A difference that is not merely a copy on its way."""
-        keys, repaired = self._proxy.hub.repair.keys, False
+        repaired = False
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
-            was_dirty = place in keys
-            found = await self._compare(place, believed)
+            found, was_dirty = await self._compare(place, believed)
             if not isinstance(found, Difference):
                 break
-            if was_dirty or place in keys:
+            if was_dirty:
                 if time.monotonic() > give_up:
                     break
                 await trio.sleep(0.05)
@@ -182,42 +181,47 @@ class _Pass:
             self._report.repaired += 1
         return found
 
-    async def _compare(self, place: Place, believed: Believed) -> Difference | Unreadable | None:
+    async def _compare(self, place: Place, believed: Believed) -> tuple[Difference | Unreadable | None, bool]:
+        """What differs, and whether the key was dirty while it was read."""
+        roles = self._proxy.roles
         for _ in range(ATTEMPTS):
-            left, right = await self._read_both(place, believed)
+            left, right, dirty = await self._read_both(place, believed)
             if isinstance(left, Unreadable):
-                return left
+                return left, dirty
             if isinstance(left, WrongType):
                 believed = left
                 continue
             if isinstance(right, Unreadable):
-                return right
+                return right, dirty
             if isinstance(right, WrongType):
                 if left.missing or right.actual == left.kind:  # the type, or the fields to ask for, are known now
                     believed = right
                     continue
-                return Difference(
-                    place[1], Status.TYPE, f"{left.kind.decode()} here, {right.actual.decode()} on the mirror side"
-                )
-            return difference(left, right, shift_ms=self._proxy.roles.shift_ms, tolerance_ms=self._tolerance_ms)
-        return Unreadable("its type changes faster than it can be read")
+                text = f"{left.kind.decode()} here, {right.actual.decode()} on the mirror side"
+                return Difference(place[1], Status.TYPE, text), dirty
+            return difference(left, right, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms), dirty
+        return Unreadable("its type changes faster than it can be read"), False
 
     async def _read_both(
         self, place: Place, believed: Believed
-    ) -> tuple[State | WrongType | Unreadable, State | WrongType | Unreadable]:
-        """The key on both sides, at the same point of the order."""
+    ) -> tuple[State | WrongType | Unreadable, State | WrongType | Unreadable, bool]:
+        """The key on both sides, at the same point of the order; and whether it was dirty when either was read. That
+        is asked when the replies come: by the time this task runs, the key may have been repaired."""
         hub, roles = self._proxy.hub, self._proxy.roles
         db, key = place
         done = trio.Event()
         frames: list[bytes | None] = []
         right_believed: list[Believed] = []
+        dirty: list[bool] = []
 
         def on_mirror(frame: bytes | None) -> None:
             frames.append(frame)
+            dirty.append(place in hub.repair.keys)
             done.set()
 
         def on_serving(frame: bytes | None) -> None:
             frames.append(frame)
+            dirty.append(place in hub.repair.keys)
             left = _parsed(key, frame, believed)
             if not isinstance(left, State):
                 done.set()
@@ -233,7 +237,8 @@ class _Pass:
         if None in frames:
             raise Lost("a connection was lost in the middle: run it again")
         left = _parsed(key, frames[0], believed)
-        return left, _parsed(key, frames[1], right_believed[0]) if right_believed else left
+        right = _parsed(key, frames[1], right_believed[0]) if right_believed else left
+        return left, right, any(dirty)
 
 
 def _parsed(key: bytes, frame: bytes | None, believed: Believed) -> State | WrongType | Unreadable:

@@ -10,7 +10,7 @@ and a waiting client rides through a flip. First come, first served. A slow poll
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import trio
@@ -18,6 +18,7 @@ import trio
 from proxy.session import Command, Mode, Session
 from resp.catalog import Spec
 from resp.frames import decode, elements, is_error, is_null
+from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -26,18 +27,36 @@ Place = tuple[int, bytes]
 
 TIMED_OUT = {2: b"*-1\r\n", 3: b"_\r\n"}
 POLL_SECONDS = 0.5  # for pushes that did not come through the proxy, or by scripts that did not declare the key
+STREAM_READS = frozenset([b"XREAD", b"XREADGROUP"])
 _PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
 
 
 def timeout_seconds(name: bytes, args: Command) -> float | None:
     """The timeout of a blocking command; None when it is not a number (the server says so)."""
+    if name in STREAM_READS:
+        block = stream_options(name, args).get(b"BLOCK")
+        milliseconds = integer(args[block]) if block is not None else None
+        return None if milliseconds is None else milliseconds / 1000
     try:
-        if name in (b"XREAD", b"XREADGROUP"):
-            upper = [arg.upper() for arg in args]
-            return int(args[upper.index(b"BLOCK") + 1]) / 1000
         return float(args[1] if name in (b"BLMPOP", b"BZMPOP") else args[-1])
     except (ValueError, IndexError):
         return None
+
+
+def stream_options(name: bytes, args: Command) -> dict[bytes, int]:
+    """Where the values of COUNT and BLOCK, and the first stream, stand in XREAD or XREADGROUP."""
+    found: dict[bytes, int] = {}
+    index = 4 if name == b"XREADGROUP" else 1  # GROUP, its name and the consumer's may be any words
+    while index + 1 < len(args):
+        word = args[index].upper()
+        if word == b"STREAMS":
+            found[word] = index + 1
+            break
+        if word in (b"COUNT", b"BLOCK"):
+            found[word] = index + 1
+            index += 1
+        index += 1
+    return found
 
 
 @dataclass(slots=True, eq=False)
@@ -54,7 +73,8 @@ class Waiter:
     tries: int = 0
     sent: float = 0.0
     done: bool = False
-    refused: bytes = field(default=b"")  # what the server said when the attempt was queued
+    refused: bytes = b""  # what the server said when the attempt was queued
+    ended_by: bytes | None = None  # CLIENT UNBLOCK came while an attempt was in flight: the answer, if that is empty
 
 
 class Waiters:
@@ -80,6 +100,8 @@ class Waiters:
         waiter = Waiter(session, spec, list(args), [(session.db, key) for key in spec.keys(args)], deadline)
         session.mode = Mode.WAITING
         self._by_session[session.id] = waiter
+        for place in waiter.places:  # already now: a push that is sent before the first answer is in counts
+            self.keys.setdefault(place, {})[waiter] = None
         self._news.set()
         self._try(waiter)
 
@@ -151,11 +173,14 @@ class Waiters:
             self._finish(waiter, waiter.refused or frame)
             return
         replies = elements(frame)
+        if not replies:  # a null EXEC reply, which nothing here can cause
+            self._finish(waiter, frame)
+            return
         for (index, _), reply in zip(streams, replies, strict=False):
             waiter.args[index] = last_id(reply)
         answer = replies[-1]
         if is_null(answer) or (is_error(answer) and waiter.tries > 1 and answer.startswith(b"-WRONGTYPE")):
-            self._wait_on(waiter)
+            self._go_on(waiter)
             return
         if waiter.spec.writes:
             self._hub.recorder.answered(
@@ -165,11 +190,11 @@ class Waiters:
         if waiter.spec.writes:
             self.touched_places(waiter.places)
 
-    def _wait_on(self, waiter: Waiter) -> None:
-        if waiter.tries == 1 or not any(waiter in self.keys.get(place, ()) for place in waiter.places):
-            for place in waiter.places:
-                self.keys.setdefault(place, {})[waiter] = None
-        if waiter.again:
+    def _go_on(self, waiter: Waiter) -> None:
+        """Nothing there yet. A push that was sent while the attempt was in flight is looked at now."""
+        if waiter.ended_by is not None:
+            self._finish(waiter, waiter.ended_by)
+        elif waiter.again:
             self._try(waiter)
 
     def _orphaned(self, waiter: Waiter, frame: bytes | None) -> None:
@@ -178,7 +203,7 @@ class Waiters:
             if frame is None and waiter.spec.writes:
                 self._unknown(waiter)
             return
-        answer = elements(frame)[-1]
+        answer = (elements(frame) or [frame])[-1]
         if waiter.spec.writes and not is_null(answer):
             self._hub.recorder.answered(
                 waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
@@ -188,8 +213,7 @@ class Waiters:
         if waiter.spec.writes:  # it may have taken an element that nobody will ever see
             self._unknown(waiter)
             waiter.session.close()
-        else:
-            self._wait_on(waiter)
+        # else: it is tried again when a connection is there
 
     def _unknown(self, waiter: Waiter) -> None:
         self._hub.recorder.unknown_outcome(waiter.spec, waiter.args, self._db(waiter), "connection lost")
@@ -203,10 +227,9 @@ class Waiters:
     def _finish(self, waiter: Waiter, frame: bytes) -> None:
         session = waiter.session
         self._remove(waiter)
-        session.mode = Mode.READY
+        session.mode = Mode.READY if session.pin is None else Mode.PINNED
         session.put(frame)
-        if not session.out:  # CLIENT REPLY OFF
-            self._hub.touched.append(session)
+        self._hub.touched.append(session)  # also when CLIENT REPLY leaves the answer out
 
     def _remove(self, waiter: Waiter) -> None:
         waiter.done = True
@@ -227,9 +250,11 @@ class Waiters:
     def unblock(self, session_id: int, frame: bytes | None) -> bool:
         """CLIENT UNBLOCK: end the wait as by timeout (None) or with an error; False when nobody waits there."""
         waiter = self._by_session.get(session_id)
-        if waiter is None or waiter.trying:
+        if waiter is None:
             return False
-        self._finish(waiter, frame if frame is not None else TIMED_OUT[waiter.session.resp])
+        waiter.ended_by = frame if frame is not None else TIMED_OUT[waiter.session.resp]
+        if not waiter.trying:
+            self._finish(waiter, waiter.ended_by)
         return True
 
     def _next_deadline(self) -> float:
@@ -260,15 +285,15 @@ class Waiters:
 
 def last_ids(waiter: Waiter) -> list[tuple[int, bytes]]:
     """Where an XREAD still asks for "$" (argument index) and of which stream: "$" means the moment of the call."""
-    if waiter.spec.name != b"XREAD" or b"$" not in waiter.args:
+    if waiter.spec.name != b"XREAD":
         return []
-    upper = [arg.upper() for arg in waiter.args]
-    first = upper.index(b"STREAMS") + 1
-    count = (len(waiter.args) - first) // 2
+    args = waiter.args
+    first = stream_options(waiter.spec.name, args).get(b"STREAMS", len(args))
+    count = (len(args) - first) // 2
     return [
-        (first + count + number, waiter.args[first + number])
+        (first + count + number, args[first + number])
         for number in range(count)
-        if waiter.args[first + count + number] == b"$"
+        if args[first + count + number] == b"$"
     ]
 
 

@@ -73,7 +73,9 @@ class Rules:
 class Pipe:
     """One direction of one connection: a reader, a queue, a writer."""
 
-    def __init__(self, way: Way, rules: Rules, sender: trio.socket.SocketType, receiver: trio.socket.SocketType) -> None:
+    def __init__(
+        self, way: Way, rules: Rules, sender: trio.socket.SocketType, receiver: trio.socket.SocketType
+    ) -> None:
         self.way, self.rules = way, rules
         self.sender, self.receiver = sender, receiver
         self.passed = 0  # bytes
@@ -269,21 +271,20 @@ class Relay:
             self._nursery.start_soon(self._connect, client)
 
     async def _connect(self, client: trio.socket.SocketType) -> None:
-        server = trio.socket.socket()
-        try:
-            await server.connect((self._url.hostname or "127.0.0.1", self._url.port or 6379))
-            for sock in (client, server):
-                sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        except OSError:
-            reset(client)
-            server.close()
-            return
-        connection = Connection(self._rules, client, server)
-        self._connections[connection] = None
-        try:
-            await connection.run()
-        finally:
-            del self._connections[connection]
+        with client, trio.socket.socket() as server:
+            try:
+                await server.connect((self._url.hostname or "127.0.0.1", self._url.port or 6379))
+                for sock in (client, server):
+                    sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            except OSError:
+                reset(client)
+                return
+            connection = Connection(self._rules, client, server)
+            self._connections[connection] = None
+            try:
+                await connection.run()
+            finally:
+                del self._connections[connection]
 
     # -- every connection, now and to come -----------------------------------------------------------------------
 

@@ -13,6 +13,14 @@ from proxy.demo.compare import Comparison
 DIFFERENCES = ("missing", "extra", "type", "ttl", "value", "unreadable")  # the counts in verify's report
 
 
+class Trouble(Exception):
+    """The story cannot go on; `text` is one line that says why."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__(text)
+        self.text = text
+
+
 @dataclass(slots=True)
 class Account:
     """Filled in as the story goes on; what is still empty at the end did not happen."""

@@ -25,6 +25,7 @@ from backfill.client import Client, ReplyError
 from backfill.embedded import Server
 from backfill.errors import BackfillError
 from backfill.url import Url
+from proxy.demo.account import Trouble
 from proxy.state import ADMIN_SOCKET
 
 START_SECONDS = 20.0
@@ -32,14 +33,6 @@ END_SECONDS = 20.0  # for the proxy to settle, for the application to take the l
 KILL_SECONDS = 3.0
 WATCHED_SECONDS = 90.0  # how far back the application's reports are kept
 ROOT = Path(__file__).resolve().parents[2]  # where crossfade.py and its packages are
-
-
-class Trouble(Exception):
-    """The story cannot go on; `text` is one line that says why."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(text)
-        self.text = text
 
 
 @asynccontextmanager

@@ -15,15 +15,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 
 import click
 import trio
-from rich.console import Console
 
 from backfill.embedded import FLAVOURS, Binary, EmbeddedError, available
 from backfill.errors import BackfillError
 from proxy.demo import data
-from proxy.demo.account import Account
-from proxy.demo.actors import Trouble
+from proxy.demo.account import Account, Trouble
 from proxy.demo.story import Plan, Story, describe
-from proxy.demo.view import View
+from proxy.demo.view import Output, View
 from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_OK
 
 INSTALL = "pip install 'crossfade[demo]'"
@@ -51,7 +49,7 @@ def demo(source: str | None, target: str | None, as_json: bool, keys: int, beat:
         sys.exit(EXIT_CONNECT)
     plan = Plan(_first(found, source, SOURCES), _first(found, target, TARGETS), keys, beat)
     account = Account(source=describe(plan.source), target=describe(plan.target))
-    view = View(Console(stderr=as_json, highlight=False))
+    view = View(Output(stderr=as_json, highlight=False))
     code = play(plan, view, account)
     if as_json:
         click.echo(json.dumps(account.to_json(), indent=1))

@@ -77,8 +77,10 @@ async def compare(source: Url, target: Url, progress: Callable[[int, int], None]
 
 
 def _judge(found: Comparison, name: str, a: Reading, b: Reading) -> None:
-    found.source[a.kind] += a.there
-    found.target[b.kind] += b.there
+    if a.there:
+        found.source[a.kind] += 1
+    if b.there:
+        found.target[b.kind] += 1
     text = _difference(a, b)
     if text:
         found.differs(a.kind if a.there else b.kind, f"{name}: {text}")

@@ -20,8 +20,8 @@ from backfill.client import Client, ReplyError
 from backfill.embedded import Binary, Server, free_port
 from backfill.url import parse_url
 from proxy.demo import data
-from proxy.demo.account import Account
-from proxy.demo.actors import Application, Child, Operator, Trouble, proxy_process, running
+from proxy.demo.account import Account, Trouble
+from proxy.demo.actors import Application, Child, Operator, proxy_process, running
 from proxy.demo.compare import compare
 from proxy.demo.view import View
 
@@ -224,7 +224,7 @@ class Story:
         view.say(why)
         view.outcome(
             f"Pause: {outcome['pause_ms']:.1f} ms. Longest command of the application around it: {slowest:.1f} ms "
-            f"(usually {usual:.1f} ms in a tenth of a second)."
+            f"(usual before it: {usual:.1f} ms)."
         )
 
     async def _follow(

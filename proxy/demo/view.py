@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console, RenderableType
 from rich.live import Live
@@ -16,13 +16,22 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from proxy.demo.account import Account
+from proxy.demo.account import Account, Trouble
 
 MAX_WIDTH = 100  # longer lines are hard to read
 INDENT = 3
 LOG_SECONDS = 4.0  # between two lines about what is going on, without a terminal
 LABEL_WIDTH = 12
 BAR_WIDTH = 28
+
+
+class Output(Console):
+    """A console that lets the story end in order when nobody reads it any more."""
+
+    def on_broken_pipe(self) -> None:
+        with suppress(SystemExit):
+            super().on_broken_pipe()  # no more output, not even at the end of the process
+        raise Trouble("nobody reads the account any more")
 
 
 class View:
@@ -90,7 +99,10 @@ class View:
             self._indented(Text("; ".join(filter(None, [f"{label}: {done:,} of {total:,} keys", self.pulse]))))
 
     def _indented(self, text: Text) -> None:
-        self._console.print(Padding(text, (0, 0, 0, INDENT), expand=False), highlight=False)
+        lines = text.wrap(self._console, self._console.width - INDENT) if not text.no_wrap else text.split("\n")
+        for line in lines:  # not through Padding, which fills lines up with blanks
+            line.rstrip()
+            self._console.print(Text(" " * INDENT) + line, highlight=False, soft_wrap=True)
 
     def _now(self) -> RenderableType:
         table = Table.grid(padding=(0, 2, 0, 0))

@@ -133,7 +133,8 @@ def fixtures(text: str, prefix: bytes) -> tuple[Call, ...]:
 def mutations(text: str) -> Iterator[list[str]]:
     """What is wrong with a call: its arity, each of its arguments, the type of its keys; and the case of its name."""
     args = words(text)
-    yield [args[0].swapcase(), *args[1:]]
+    if "\\" not in args[0]:
+        yield [args[0].swapcase(), *args[1:]]
     for count in range(1, len(args)):
         yield args[:count]
     yield [*args, "extra"]

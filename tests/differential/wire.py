@@ -118,15 +118,18 @@ class Wire:
         """The next `count` frames. Errors: NoReply."""
         deadline = time.monotonic() + timeout
         found: list[bytes] = []
+        start = 0
         while True:
-            while len(found) < count and self._data and (end := frame_end(self._data)) >= 0:
-                found.append(self._data[:end])
-                self._data = self._data[end:]
+            while len(found) < count and start < len(self._data) and (end := frame_end(self._data, start)) >= 0:
+                found.append(self._data[start:end])
+                start = end
             if len(found) == count:
+                self._data = self._data[start:]
                 return found
+            self._data, start = self._data[start:], 0
             if self.ended:
                 raise NoReply(found, "the connection was closed")
-            if not self._receive(deadline - time.monotonic()):
+            if not self._receive(deadline - time.monotonic()) and not self.ended:
                 raise NoReply(found, f"nothing more within {timeout:g} s")
 
     def until(self, marker: bytes) -> bytes:

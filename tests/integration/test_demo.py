@@ -1,4 +1,4 @@
-"""`crossfade demo` as a person and a CI job run it; and that its application and its comparison notice what is wrong."""
+"""`crossfade demo` as a person and a CI job run it, and that application and comparison notice what is wrong."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -25,7 +25,14 @@ ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["--keys", "1500", "--beat", "0.3"]
 
 
-def start(folder: Path, *args: str, **pipes: Any) -> subprocess.Popen[str]:
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """Where the demo puts its files. pytest's tmp_path may be too long for a unix socket below it."""
+    with tempfile.TemporaryDirectory(dir="/tmp") as name:
+        yield Path(name)
+
+
+def start(folder: Path, *args: str) -> subprocess.Popen[str]:
     environment = {**os.environ, "TMPDIR": str(folder), "COLUMNS": "80"}
     command_line = [sys.executable, "-m", "crossfade", "demo", *SMALL, *args]
     return subprocess.Popen(
@@ -51,8 +58,8 @@ def assert_nothing_left(folder: Path, children: list[psutil.Process]) -> None:
 
 @pytest.mark.slow
 @pytest.mark.timeout(180)
-def test_json(tmp_path: Path) -> None:
-    process = start(tmp_path, "--json")
+def test_json(folder: Path) -> None:
+    process = start(folder, "--json")
     out, err = process.communicate(timeout=170)
     document = json.loads(out)
     assert (process.returncode, document["ok"], document["problems"]) == (0, True, []), err
@@ -68,7 +75,7 @@ def test_json(tmp_path: Path) -> None:
     assert comparison["different"] == 0
     assert comparison["keys"]["source"] >= 1500
     assert {"string", "hash", "list", "set", "zset", "stream"} <= comparison["types"].keys()
-    assert_nothing_left(tmp_path, [])
+    assert_nothing_left(folder, [])
     # The account reads well in a log: no control characters, no line too long, but for commands to be copied.
     assert "\x1b" not in err
     assert all(len(line) <= 80 for line in err.splitlines() if "--" not in line)
@@ -77,8 +84,8 @@ def test_json(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
-    process = start(tmp_path)
+def test_interrupted(folder: Path, number: signal.Signals) -> None:
+    process = start(folder)
     read_until(process, "crossfade verify")
     children = psutil.Process(process.pid).children(recursive=True)
     assert len(children) == 4  # two servers, the proxy, the application
@@ -88,13 +95,13 @@ def test_interrupted(tmp_path: Path, number: signal.Signals) -> None:
     assert process.returncode == 128 + number, err
     assert f"Interrupted by {number.name}" in out
     assert err == ""
-    assert_nothing_left(tmp_path, children)
+    assert_nothing_left(folder, children)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("victim", "text"), [("proxy", "the proxy"), ("app.py", "the application")])
-def test_a_dead_process_is_told(tmp_path: Path, victim: str, text: str) -> None:
-    process = start(tmp_path)
+def test_a_dead_process_is_told(folder: Path, victim: str, text: str) -> None:
+    process = start(folder)
     read_until(process, "crossfade verify")
     children = psutil.Process(process.pid).children(recursive=True)
     next(child for child in children if any(victim in word for word in child.cmdline()[:4])).kill()
@@ -102,7 +109,20 @@ def test_a_dead_process_is_told(tmp_path: Path, victim: str, text: str) -> None:
     assert process.returncode == 1, err
     assert f"{text} has ended with exit code -9" in " ".join(out.split())
     assert "Not everything is as it should be" in out
-    assert_nothing_left(tmp_path, children)
+    assert_nothing_left(folder, children)
+
+
+@pytest.mark.slow
+def test_nobody_reads_any_more(folder: Path) -> None:
+    process = start(folder)
+    read_until(process, "A data set")
+    children = psutil.Process(process.pid).children(recursive=True)
+    assert process.stdout is not None and process.stderr is not None
+    process.stdout.close()
+    assert process.wait(timeout=30) == 1
+    assert process.stderr.read() == ""
+    process.stderr.close()
+    assert_nothing_left(folder, children)
 
 
 @pytest.mark.parametrize(

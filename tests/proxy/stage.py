@@ -5,6 +5,7 @@ Tests read like transcripts: a client says something, the serving side got somet
 
 from __future__ import annotations
 
+import select
 import socket
 from collections.abc import Callable
 from typing import Any
@@ -109,11 +110,11 @@ class FakeLink:
     def answers(self, *frames: bytes) -> None:
         """These frames arrive in one piece."""
         self.owner.on_frames(list(frames))
-        self._stage.hub.flush()
+        self._stage.serve()
 
     def breaks(self, reason: str = "closed by the server") -> None:
         self.lose(reason)
-        self._stage.hub.flush()
+        self._stage.serve()
 
 
 class FakeFloor:
@@ -146,11 +147,9 @@ class Client:
         stage.hub.joined(self.session)
 
     def sends(self, data: bytes) -> None:
-        """These bytes, in one piece; the proxy reads them if it wants to."""
+        """These bytes, in one piece (if they fit); the proxy reads them if it wants to."""
         self.sock.send(data)
-        if self.session.open and self._stage.floor.events.get(self.session, 0) & 1:
-            self.session.on_readable()
-        self._stage.hub.flush()
+        self._stage.serve()
 
     def says(self, *commands: str | bytes | list[bytes]) -> None:
         """These commands, in one piece."""
@@ -163,6 +162,8 @@ class Client:
             try:
                 data = self.sock.recv(1 << 20)
             except BlockingIOError:
+                if self._stage.serve():
+                    continue
                 return heard
             except ConnectionResetError:
                 return heard + b"<closed>"
@@ -172,9 +173,7 @@ class Client:
 
     def leaves(self) -> None:
         self.sock.close()
-        if self.session.open:
-            self.session.on_readable()
-        self._stage.hub.flush()
+        self._stage.serve()
 
 
 class Stage:
@@ -208,6 +207,28 @@ class Stage:
 
     def __repr__(self) -> str:
         return f"<Stage {self.hub!r}>"
+
+    def serve(self) -> bool:
+        """What the floor does, until nothing is left to do; whether there was anything."""
+        served = False
+        self.hub.flush()
+        while ready := self._ready():
+            served = True
+            for handler, events in ready:
+                if events & 1:
+                    handler.on_readable()
+                if events & 2:
+                    handler.on_writable()
+            self.hub.flush()
+        return served
+
+    def _ready(self) -> list[tuple[Any, int]]:
+        poll = select.poll()
+        handlers = {handler.fileno(): handler for handler in self.floor.events}
+        for handler, events in self.floor.events.items():
+            if events:
+                poll.register(handler.fileno(), (select.POLLIN if events & 1 else 0) | (events & 2) * 2)
+        return [(handlers[fd], bool(got & ~select.POLLOUT) + 2 * bool(got & select.POLLOUT)) for fd, got in poll.poll(0)]
 
     async def _dial(self) -> Any:
         self.dialled.append(FakeLink(self))

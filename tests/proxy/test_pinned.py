@@ -46,9 +46,7 @@ def test_commands_wait_until_the_lane_has_answered(stage: Stage) -> None:
     assert stage.lane.got() == ["GET a"]
     assert not stage.dialled
     stage.lane.answers(NIL)
-    assert stage.pin.got() == ["WATCH k"]
-    stage.pin.answers(OK)
-    assert stage.pin.got() == ["GET b"]
+    assert stage.pin.got() == ["WATCH k", "GET b"]
 
 
 def test_a_connection_without_state_is_used_again(stage: Stage) -> None:
@@ -77,8 +75,8 @@ def test_a_lost_connection_keeps_its_keys_held_until_it_is_fenced(stage: Stage) 
     stage.pin.breaks()
     assert client.hears() == b"<closed>"
     assert stage.lane.got() == []
-    [(ident, then)] = stage.fences
-    assert ident == stage.pin.wire.client_id
+    [(wire, then)] = stage.fences
+    assert wire is stage.pin.wire
     then()
     stage.hub.flush()
     assert stage.lane.got()[0] == "MULTI"
@@ -102,7 +100,6 @@ def test_subscribe_and_messages(stage: Stage) -> None:
     assert client.session.pin is None
 
 
-@pytest.mark.xfail(reason="the message is taken for the confirmation, which then goes to the link's next session")
 def test_a_message_on_its_way_when_the_client_unsubscribes(stage: Stage) -> None:
     client, other = stage.client(), stage.client()
     client.says("SUBSCRIBE c")
@@ -124,7 +121,6 @@ def test_a_message_on_its_way_when_the_client_unsubscribes(stage: Stage) -> None
         ("AUTH other secret", array(OK)),
     ],
 )
-@pytest.mark.xfail(reason="state made inside of MULTI is not known, the connection is given to the next session")
 def test_state_made_in_a_transaction_is_nobody_elses(stage: Stage, inner: str, replies: bytes) -> None:
     one, two = stage.client(), stage.client()
     one.says("WATCH k", "MULTI", inner, "EXEC")
@@ -133,14 +129,12 @@ def test_state_made_in_a_transaction_is_nobody_elses(stage: Stage, inner: str, r
     assert len(stage.dialled) == 2 or inner not in " ".join(stage.dialled[0].got())
 
 
-@pytest.mark.xfail(reason="the server goes silent: the connection never gets idle, and no flip is drained any more")
 def test_client_reply_in_a_transaction(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI", "CLIENT REPLY OFF", "EXEC")
     assert "CLIENT REPLY OFF" not in stage.pin.got()
 
 
-@pytest.mark.xfail(reason="it reaches the server, which forgets password, db and MULTI")
 def test_reset_in_a_transaction(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI")
@@ -151,7 +145,6 @@ def test_reset_in_a_transaction(stage: Stage) -> None:
     assert client.session.pin is None
 
 
-@pytest.mark.xfail(reason="the session believes itself in db 99; its next read breaks the lane for everybody, for ever")
 def test_select_refused_in_a_transaction(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI", "SELECT 99", "EXEC")
@@ -159,6 +152,14 @@ def test_select_refused_in_a_transaction(stage: Stage) -> None:
     assert client.session.db == 0
     client.says("GET k")
     assert stage.lane.got() == ["GET k"]
+
+
+@pytest.mark.xfail(reason="k is held and journaled in db 99, but was written in db 0: the mirror never learns of it")
+def test_a_write_behind_a_refused_select_in_a_transaction(stage: Stage) -> None:
+    client = stage.client()
+    client.says("WATCH k", "MULTI", "SELECT 99", "SET k 1", "EXEC")
+    stage.pin.answers(OK, OK, QUEUED, QUEUED, array(b"-ERR DB index is out of range\r\n", OK))
+    assert (0, b"k") in stage.dirty
 
 
 def test_select_in_a_transaction(stage: Stage) -> None:
@@ -181,7 +182,6 @@ def _tracking(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("command", ["JSON.SET doc $ 1", "NEWCOMMAND k v"])
-@pytest.mark.xfail(reason="every unknown command is kept, and sent again to the side that serves after a flip")
 def test_writes_are_not_repeated_after_a_flip(stage: Stage, command: str) -> None:
     client = stage.client()
     client.says(command)
@@ -202,7 +202,6 @@ def test_tracking_goes_on_after_a_flip(stage: Stage) -> None:
     assert stage.pin.got() == ["HELLO 3", "CLIENT TRACKING ON"]
 
 
-@pytest.mark.xfail(reason="CLIENT CACHING before every read grows the list of what is replayed without end")
 def test_what_is_replayed_is_bounded(stage: Stage) -> None:
     _tracking(stage)
     client = stage.clients[0]
@@ -210,19 +209,19 @@ def test_what_is_replayed_is_bounded(stage: Stage) -> None:
         client.says("CLIENT CACHING YES", "GET k")
         stage.pin.answers(OK, b"_\r\n")
     [pin] = stage.hub.pins._pins
-    assert len(pin.sticky) < 10
+    stage.hub.pins._start_soon(stage.hub.pins._move, pin)
+    stage.hub.flush()
+    assert len(stage.pin.got()) < 5
 
 
-@pytest.mark.parametrize("command", ["FUNCTION LOAD code", "SCRIPT LOAD body", "PUBLISH c hello"])
-@pytest.mark.xfail(reason="writes without keys on a pinned connection are dropped silently (invariants 7, 12)")
+@pytest.mark.parametrize("command", ["FUNCTION LOAD REPLACE code", "SCRIPT LOAD body", "PUBLISH c hello"])
 def test_writes_without_keys_reach_the_mirror(stage: Stage, command: str) -> None:
     client = stage.client()
     client.says("WATCH k", command)
     stage.pin.answers(OK, bulk("result"))
-    assert stage.mirror.got() == [command] or stage.hub.recorder.unmirrored
+    assert stage.mirror.got() == [command]
 
 
-@pytest.mark.xfail(reason="only EXEC itself is looked at, not what it runs")
 def test_a_lost_exec_with_a_flush_in_it_costs_a_backfill(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI", "FLUSHALL", "EXEC")
@@ -233,7 +232,6 @@ def test_a_lost_exec_with_a_flush_in_it_costs_a_backfill(stage: Stage) -> None:
     assert stage.fallbacks
 
 
-@pytest.mark.xfail(reason="keys are held from the moment they are queued: an idle MULTI keeps every flip from draining")
 def test_an_open_transaction_does_not_keep_its_keys_dirty(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI", "SET k 1")
@@ -279,7 +277,6 @@ def test_an_open_transaction_is_replayed_after_a_flip(stage: Stage) -> None:
     assert client.hears() == array(ONE)
 
 
-@pytest.mark.xfail(reason="the confirmations of the proxy's own SUBSCRIBE are pushes, which go to the client")
 def test_resp3_subscribers_do_not_hear_of_a_flip(stage: Stage) -> None:
     client = stage.client()
     client.says("HELLO 3")
@@ -309,7 +306,6 @@ def test_error_and_zero_replies_release_what_is_held(stage: Stage) -> None:
     assert not stage.dirty
 
 
-@pytest.mark.xfail(reason="int() refuses more than 4300 digits: the exception ends the proxy")
 def test_select_with_very_many_digits_in_a_transaction(stage: Stage) -> None:
     client = stage.client()
     client.says("WATCH k", "MULTI", "SELECT " + "9" * 5000)

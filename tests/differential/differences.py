@@ -1,0 +1,173 @@
+"""Where a reply through the proxy may differ from the server's own, and why.
+
+Owns: ALLOWED, the whole list (the documentation's table is made from it), and what is compared in its place; KNOWN,
+the defects that are not mended yet. Everything that is not listed must be the same, byte by byte.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from tests.differential.corpus import Call, command_name
+from tests.differential.wire import Tree, tree
+
+Same = Callable[[bytes, bytes], bool]
+When = Callable[[Call], bool]
+
+NEAR_MS = 3000  # between the same call on the two servers
+
+
+def same_shape(a: bytes, b: bytes) -> bool:
+    """The same types at the same places; aggregates as long, but for their values anything."""
+    return _alike(tree(a), tree(b), lambda x, y: True)
+
+
+def same_kind(a: bytes, b: bytes) -> bool:
+    """The same type of reply; null where null."""
+    left, right = tree(a), tree(b)
+    return left.kind == right.kind and (left.value is None) == (right.value is None) and left.kind != b"-"
+
+
+def near(a: bytes, b: bytes) -> bool:
+    """The same but for integers, which are times: within NEAR_MS."""
+    return _alike(tree(a), tree(b), _near)
+
+
+def unordered(a: bytes, b: bytes) -> bool:
+    """The same items in any order, on every level."""
+    return a[:1] == b[:1] and _sorted(tree(a)) == _sorted(tree(b))
+
+
+def masked(pattern: bytes) -> Same:
+    """The same once what matches (length prefixes included) is struck out."""
+    compiled = re.compile(pattern)
+
+    def same(a: bytes, b: bytes) -> bool:
+        return compiled.sub(b"#", a) == compiled.sub(b"#", b)
+
+    return same
+
+
+def page(a: bytes, b: bytes) -> bool:
+    """A page of a SCAN: its cursor apart, the same items in any order."""
+    left, right = tree(a), tree(b)
+    if left.kind != b"*" or right.kind != b"*" or not left.value or not right.value:
+        return a == b
+    return left.value[0].kind == right.value[0].kind and _sorted(left.value[1]) == _sorted(right.value[1])
+
+
+def both(a: bytes, b: bytes) -> bool:
+    """Any answers."""
+    return True
+
+
+def _alike(a: Tree, b: Tree, texts: Callable[[Tree, Tree], bool]) -> bool:
+    if a.kind != b.kind or (a.value is None) != (b.value is None):
+        return False
+    if a.kind == b"-":
+        return bool(a.value == b.value)
+    if isinstance(a.value, list):
+        return len(a.value) == len(b.value) and all(
+            _alike(x, y, texts) for x, y in zip(a.value, b.value, strict=True)
+        )
+    return texts(a, b)
+
+
+def _near(a: Tree, b: Tree) -> bool:
+    if a.kind == b":":
+        return abs(int(a.value) - int(b.value)) <= NEAR_MS
+    return bool(a.value == b.value)
+
+
+def _sorted(node: Tree) -> object:
+    if not isinstance(node.value, list):
+        return (node.kind, repr(node.value))
+    if node.kind == b"%":
+        pairs = zip(node.value[::2], node.value[1::2], strict=True)
+        return (node.kind, sorted(((_sorted(key), _sorted(value)) for key, value in pairs), key=repr))
+    return (node.kind, sorted((_sorted(item) for item in node.value), key=repr))
+
+
+@dataclass(frozen=True, slots=True)
+class Allowed:
+    """`names`: commands (or containers) that it is about; `same`: what must hold instead; `when`: for which calls."""
+
+    names: str
+    same: Same
+    reason: str
+    when: When | None = None
+
+    def covers(self, name: str, args: Call) -> bool:
+        names = self.names.split(", ")
+        return (name in names or name.split(" ")[0] in names) and (self.when is None or self.when(args))
+
+
+def _clock_id(args: Call) -> bool:
+    return b"*" in args
+
+
+def _roughly(args: Call) -> bool:
+    return b"~" in args
+
+
+HASHED = "the order of a hash table is a process's own (its seed); the members are the same"
+RANDOM = "random by definition"
+CLOCK = "the moment of the call"
+
+ALLOWED: tuple[Allowed, ...] = (
+    Allowed("TIME, LASTSAVE", same_shape, CLOCK),
+    Allowed("TTL, PTTL, EXPIRETIME, PEXPIRETIME, HTTL, HPTTL, HEXPIRETIME, HPEXPIRETIME", near, CLOCK),
+    Allowed("XPENDING, XINFO, OBJECT IDLETIME", near, CLOCK),
+    Allowed("EVAL", same_shape, CLOCK, lambda args: b"TIME" in args[1]),
+    Allowed("XADD", same_shape, CLOCK, _clock_id),
+    Allowed("RANDOMKEY, SPOP, SRANDMEMBER, HRANDFIELD, ZRANDMEMBER, VRANDMEMBER, ACL GENPASS, VLINKS", same_kind, RANDOM),
+    Allowed("SMEMBERS, SINTER, SUNION, SDIFF, KEYS", unordered, HASHED),
+    Allowed("SSCAN, HSCAN, ZSCAN, SCAN, CLUSTERSCAN", page, HASHED),
+    Allowed("DUMP, FUNCTION DUMP", same_kind, HASHED),
+    Allowed("SORT, SORT_RO", unordered, HASHED, lambda args: b"nosort" in args or b"no*" in args),
+    Allowed("INFO, MEMORY STATS, MEMORY DOCTOR, MEMORY MALLOC-STATS, LATENCY, SLOWLOG, COMMANDLOG, LOLWUT, DEBUG HTSTATS-KEY, DEBUG HTSTATS, DEBUG OBJECT, DEBUG DIGEST, DEBUG STRUCTSIZE",
+            same_kind, "a report about the server, which serves the proxy's own connections, too"),
+    Allowed("COMMAND, CONFIG GET, ACL CAT", unordered, HASHED),
+    Allowed("HELLO", masked(rb"\$2\r\nid\r\n:\d+\r\n"), "the connection's id is the proxy's"),
+    Allowed("CLIENT ID", same_kind, "the proxy's number for the connection"),
+    Allowed("CLIENT INFO, CLIENT LIST", same_kind, "of the proxy's own clients, with fewer fields"),
+    Allowed("XTRIM", same_kind, "`~` is made `=`, as both sides must trim the same", _roughly),
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """A defect: goes away when it is mended. `names` as in Allowed; `versions`: of the servers, "" for all."""
+
+    names: str
+    reason: str
+    when: When | None = None
+    versions: str = ""
+
+    def covers(self, name: str, args: Call, version: str) -> bool:
+        if self.versions and version not in self.versions.split(", "):
+            return False
+        return Allowed(self.names, both, self.reason, self.when).covers(name, args)
+
+
+KNOWN: tuple[Known, ...] = ()
+
+
+def same_reply(args: Call, bare: bytes, proxied: bytes) -> bool:
+    """Whether the two are what they have to be."""
+    if bare == proxied:
+        return True
+    name = command_name(args)
+    return any(one.covers(name, args) and one.same(bare, proxied) for one in ALLOWED)
+
+
+def known(args: Call, version: str) -> Known | None:
+    name = command_name(args)
+    return next((one for one in KNOWN if one.covers(name, args, version)), None)
+
+
+def documented(rows: Sequence[Allowed] = ALLOWED) -> list[tuple[str, str, str]]:
+    """(commands, what is compared in place of the bytes, reason), for the documentation."""
+    return [(row.names, (row.same.__doc__ or "").strip().splitlines()[0] if row.same.__doc__ else "the rest of the reply", row.reason) for row in rows]

@@ -1,0 +1,199 @@
+"""Dirty keys through read, copy and acknowledgement, with everything that can be refused in between."""
+
+from __future__ import annotations
+
+import pytest
+
+from backfill.codec import Form
+from proxy import repair as repair_module
+from proxy.repair import READS_UNDER_WAY
+from tests.proxy.stage import CLOCK, ERROR, NIL, OK, OOM, QUEUED, Stage, array, bulk, dumped, number
+
+K = (0, b"k")
+VERSION = b"-ERR DUMP payload version or checksum are wrong\r\n"
+HEAD = (array(*map(bulk, CLOCK)), number(-1))
+
+
+def start(stage: Stage, *places: tuple[int, bytes]) -> None:
+    for place in places or (K,):
+        stage.hub.repair.mark(place, "why")
+    stage.hub.flush()
+
+
+def reads(stage: Stage, *parts: bytes) -> None:
+    """The serving side answers one read."""
+    assert stage.lane.got()[0] == "MULTI"
+    stage.lane.answers(OK, *[QUEUED] * len(parts), array(*parts))
+
+
+def test_a_copy(stage: Stage) -> None:
+    start(stage)
+    assert stage.lane.got() == ["MULTI", "TIME", "PTTL k", "DUMP k", "EXEC"]
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"))
+    assert stage.mirror.got() == ["RESTORE k 0 payload REPLACE"]
+    stage.mirror.answers(OK)
+    assert not stage.dirty
+    assert stage.hub.repair.copies == 1
+
+
+def test_a_deadline(stage: Stage) -> None:
+    start(stage)
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"payload", 5000))
+    assert stage.mirror.got() == ["RESTORE k 1700000005000 payload REPLACE ABSTTL"]
+
+
+def test_a_missing_key_is_deleted(stage: Stage) -> None:
+    start(stage)
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(None))
+    assert stage.mirror.got() == ["DEL k"]
+
+
+def test_not_deleted_while_frozen(stage: Stage) -> None:
+    stage.hub.repair.frozen = "the source came back with far fewer keys"
+    start(stage)
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(None))
+    assert stage.mirror.got() == []
+    assert stage.dirty
+
+
+def test_later_writes_follow_the_copy(stage: Stage) -> None:
+    start(stage)
+    client = stage.client()
+    client.says("APPEND k x")
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"), number(4))
+    assert [command.split()[0] for command in stage.mirror.got()] == ["RESTORE", "PTTL", "APPEND"]
+    stage.mirror.answers(OK, number(-1), number(4))
+    assert not stage.dirty
+
+
+def test_another_version_of_the_server(stage: Stage) -> None:
+    """One refused payload is enough: from then on keys are rebuilt by type."""
+    start(stage)
+    stage.lane.got()
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"))
+    stage.mirror.answers(VERSION)
+    stage.mirror.got()
+    reads(stage, *HEAD, b"+list\r\n")
+    reads(stage, *HEAD, b"+list\r\n", array(bulk("a"), bulk("b")))
+    assert stage.mirror.got() == ["MULTI", "DEL k", "RPUSH k a b", "EXEC"]
+    stage.mirror.answers(OK, QUEUED, QUEUED, array(number(0), number(2)))
+    assert not stage.dirty
+    start(stage, (0, b"other"))
+    assert "DUMP other" not in stage.lane.got()
+
+
+def test_a_type_that_changes_all_the_time_is_not_read_at_full_speed(stage: Stage) -> None:
+    stage.hub.repair._form = Form.STRUCT
+    start(stage)
+    for turn in range(1000):
+        if not stage.lane.got():
+            break
+        kind, value = (b"+list\r\n", array(bulk("a"))) if turn % 2 else (b"+string\r\n", bulk("a"))
+        wrong = [b"-WRONGTYPE no\r\n"] if turn else []
+        stage.lane.answers(OK, *[QUEUED] * (3 + len(wrong)), array(*HEAD, kind, *wrong))
+    else:
+        pytest.fail("1,000 reads in a row")
+    assert stage.dirty
+
+
+@pytest.mark.parametrize("reply", [OOM, ERROR, b"-BUSYKEY no\r\n"])
+def test_a_refused_copy_waits_for_its_retry(stage: Stage, reply: bytes) -> None:
+    start(stage)
+    stage.lane.got()
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"))
+    stage.mirror.answers(reply)
+    assert stage.lane.got() == []
+    assert stage.dirty
+    stage.hub.repair.keys.retry()
+    stage.hub.flush()
+    stage.mirror.got()
+    stage.copies(b"payload")
+    assert not stage.dirty
+
+
+def test_a_transaction_that_was_not_executed_is_no_copy(stage: Stage) -> None:
+    stage.hub.repair._form = Form.STRUCT
+    stage.hub.repair._believed[K] = b"list"  # type: ignore[assignment]
+    start(stage)
+    reads(stage, *HEAD, b"+list\r\n", array(bulk("a")))
+    stage.mirror.answers(OK, QUEUED, QUEUED, b"*-1\r\n")
+    assert stage.dirty
+
+
+def test_half_a_rebuild_is_no_copy(stage: Stage) -> None:
+    stage.hub.repair._form = Form.STRUCT
+    stage.hub.repair._believed[K] = b"list"  # type: ignore[assignment]
+    start(stage)
+    reads(stage, *HEAD, b"+list\r\n", array(bulk("a")))
+    stage.mirror.answers(OK, QUEUED, QUEUED, array(number(1), OOM))
+    assert stage.dirty
+
+
+@pytest.mark.parametrize("frame", [ERROR, b"-EXECABORT no\r\n", array(*HEAD, b"-NOPERM no\r\n")])
+def test_a_refused_read(stage: Stage, frame: bytes) -> None:
+    start(stage)
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, frame)
+    assert stage.mirror.got() == []
+    assert stage.dirty
+    assert sum(stage.hub.repair.failures.values()) == 1
+
+
+def test_the_window(stage: Stage) -> None:
+    start(stage, *[(0, b"%d" % n) for n in range(3 * READS_UNDER_WAY)])
+    assert sum(command.startswith("DUMP") for command in stage.lane.got()) == READS_UNDER_WAY
+
+
+def test_no_reads_for_a_mirror_that_is_away(stage: Stage) -> None:
+    stage.mirror.breaks()
+    start(stage)
+    assert stage.lane.got() == []
+
+
+def test_a_lost_lane_in_the_middle(stage: Stage) -> None:
+    start(stage)
+    stage.lane.breaks()
+    assert stage.dirty
+    stage.new_lane()
+    stage.hub.flush()
+    stage.copies(b"payload")
+    assert not stage.dirty
+
+
+def test_too_many_dirty_keys_send_everything_back_to_filling(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_module, "MAX_DIRTY", 10)
+    stage.mirror.breaks()
+    for n in range(11):
+        stage.hub.repair.mark((0, b"%d" % n), "why")
+    assert len(stage.fallbacks) == 1
+    assert len(stage.hub.repair.keys) < 11
+
+
+def test_too_many_held_keys_as_well(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_module, "MAX_DIRTY", 10)
+    stage.client().says("WATCH k", *[f"SET k{n} v" for n in range(11)])
+    assert stage.fallbacks
+
+
+def test_swapdb_while_a_key_is_read(stage: Stage) -> None:
+    start(stage)
+    client = stage.client()
+    client.says("SWAPDB 0 1")
+    stage.lane.got()
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, dumped(b"old"), OK)
+    assert [command.split()[0] for command in stage.mirror.got()] == ["RESTORE", "SWAPDB"]
+    stage.mirror.answers(OK, OK)
+    assert "DUMP k" in stage.lane.got()  # again, wherever it is now
+
+
+def test_a_mirror_without_that_db(stage: Stage) -> None:
+    start(stage, (9, b"k"))
+    stage.lane.answers(OK, OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"))
+    assert stage.mirror.got() == []
+    assert stage.dirty == {(9, b"k"): "the mirror side has no db 9"}
+
+
+@pytest.mark.parametrize("frame", [array(), b"*-1\r\n", array(number(1), number(1), number(1)), NIL])
+def test_nonsense_from_the_server_does_not_break_the_proxy(stage: Stage, frame: bytes) -> None:
+    start(stage)
+    stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, frame)
+    assert stage.dirty
