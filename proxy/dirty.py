@@ -279,25 +279,14 @@ class DirtyKeys:
     def relabel(self, a: int, b: int) -> None:
         """SWAPDB a b at this point of the order: what was dirty in one db is dirty in the other.
 
-        Keys under way are re-read: their read may stand on either side of the swap.
+        The old name stays dirty as well: what other connections did between the swap and its reply was done to the
+        db that has the name now. Keys under way are read again: their read may stand on either side of the swap.
         """
         swap = {a: b, b: a}
-        old, self._marks = self._marks, {}
-        self._ready.clear()
-        self._retry.clear()
-        self._lag = 0
-        for (db, key), mark in old.items():
-            place = (swap.get(db, db), key)
+        for (db, key), mark in list(self._marks.items()):
             if db in swap:
-                mark.held = 0  # `release` marks the key again
-            if db in swap and mark.step is not Step.WAITING:
-                self.under_way -= 1
-                mark.step = Step.WAITING
-            self._marks[place] = mark
-            self._lag += mark.lag
-            mark.listed = False
-            if mark.step is Step.WAITING:
-                self._list(place, mark)
+                self.mark_unordered((db, key), mark.reason, lag=mark.lag)
+                self.mark_unordered((swap[db], key), mark.reason, lag=mark.lag)
 
     def forget(self) -> None:
         """Drop everything: a full backfill will copy every key anyway."""

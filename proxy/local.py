@@ -40,10 +40,11 @@ class Local:
     """The proxy as the server that clients see."""
 
     def __init__(self, hub: Hub, *, user: str = "", password: str = "") -> None:
-        self._hub = hub
+        self.hub = hub
         self._user = (user or "default").encode()
         self._password = password.encode()
         self.hello: dict[Any, Any] = {}  # the serving side's own HELLO reply
+        self.commands: frozenset[bytes] = frozenset()  # of the serving side
         self.version = ("redis", 0, 0)  # of the serving side: texts and order of checks differ
 
     @property
@@ -67,12 +68,6 @@ class Local:
         return same_user and (same_password or self.open)
 
 
-def wrong_arity(args: Command) -> bytes:
-    """Redis' text for a wrong number of arguments."""
-    name = args[0].lower().decode(errors="replace")
-    return error(f"ERR wrong number of arguments for '{name}' command")
-
-
 # -- getting in ------------------------------------------------------------------------------------------------------
 
 
@@ -82,8 +77,8 @@ def auth(local: Local, session: Session, args: Command) -> None:
 
 
 def _auth(local: Local, session: Session, args: Command) -> None:
-    if not 2 <= len(args) <= 3:
-        session.put(wrong_arity(args) if len(args) < 2 else SYNTAX)
+    if len(args) > 3:
+        session.put(SYNTAX)
     elif local.open and len(args) == 2:
         session.put(NO_PASSWORD_SET)
     elif local.admits(args[1] if len(args) == 3 else b"default", args[-1]):
@@ -200,9 +195,6 @@ def reset(local: Local, session: Session, args: Command) -> None:
 
 
 def select(local: Local, session: Session, args: Command) -> None:
-    if len(args) != 2:
-        session.put(wrong_arity(args))
-        return
     db = integer(args[1])
     if db is None:
         session.put(error("ERR value is not an integer or out of range"))  # Redis >= 7; 6.2: "ERR invalid DB index"
@@ -210,14 +202,14 @@ def select(local: Local, session: Session, args: Command) -> None:
     if session.pin is not None:
         session.pin.send(local_spec(local, args), args)
     else:
-        local._hub.lane.select(session, db)
+        local.hub.lane.select(session, db)
     if session.db != db:
         session.when_idle(lambda: None)  # the next commands wait for the answer
 
 
 def local_spec(local: Local, args: Command) -> Any:
     """The catalog's entry of a command that goes to a pinned connection after all."""
-    return local._hub.router.catalog.lookup(args)
+    return local.hub.router.catalog.lookup(args)
 
 
 # -- CLIENT ----------------------------------------------------------------------------------------------------------
@@ -236,9 +228,7 @@ def client_getname(local: Local, session: Session, args: Command) -> None:
 
 
 def client_setname(local: Local, session: Session, args: Command) -> None:
-    if len(args) != 3:
-        session.put(error("ERR wrong number of arguments for 'client|setname' command"))
-    elif not _good_name(args[2]):
+    if not _good_name(args[2]):
         session.put(BAD_NAME)
     else:
         session.name = args[2]
@@ -246,11 +236,8 @@ def client_setname(local: Local, session: Session, args: Command) -> None:
 
 
 def client_setinfo(local: Local, session: Session, args: Command) -> None:
-    known = {b"LIB-NAME": b"lib-name", b"LIB-VER": b"lib-ver"}
-    attribute = known.get(args[2].upper()) if len(args) == 4 else None
-    if len(args) != 4:
-        session.put(error("ERR wrong number of arguments for 'client|setinfo' command"))
-    elif attribute is None:
+    attribute = {b"LIB-NAME": b"lib-name", b"LIB-VER": b"lib-ver"}.get(args[2].upper())
+    if attribute is None:
         session.put(error(f"ERR Unrecognized option '{args[2].decode(errors='replace')}'"))
     elif not _good_name(args[3]):
         session.put(error(f"ERR {attribute.decode()} cannot contain spaces, newlines or special characters."))
@@ -259,42 +246,62 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
         session.put(OK)
 
 
+def _flags(session: Session) -> str:
+    pin = session.pin
+    flags = "b" if session.mode is Mode.WAITING else ""
+    flags += "x" if pin is not None and pin.in_multi else ""
+    flags += "P" if pin is not None and pin.subscribed else ""
+    return flags or "N"
+
+
 def describe(local: Local, session: Session) -> bytes:
-    """One line of CLIENT LIST."""
-    now = local._hub.clock()
-    command = session.last_command[0].lower() if session.last_command else b"NULL"
-    fields: list[tuple[bytes, object]] = [
-        (b"id", session.id),
-        (b"addr", session.address),
-        (b"name", session.name),
-        (b"age", int(now - session.connected_at)),
-        (b"idle", int(now - session.last_at)),
-        (b"flags", "b" if session.mode is Mode.WAITING else "N"),
-        (b"db", session.db),
-        (b"cmd", command),
-        (b"user", session.user),
-        (b"resp", session.resp),
-        *session.library.items(),
-    ]
-    return b" ".join(
-        name + b"=" + (value if isinstance(value, bytes) else str(value).encode()) for name, value in fields
+    """One line of CLIENT LIST, with the fields that servers have; what has no meaning for a proxy is 0."""
+    now = local.hub.clock()
+    channels, patterns, shards = session.pin.counts() if session.pin is not None else (0, 0, 0)
+    command = session.last_command[0].lower().decode(errors="replace") if session.last_command else "NULL"
+    queued = session.pin.queued if session.pin is not None else -1
+    library = {name: session.library.get(name, b"").decode() for name in (b"lib-name", b"lib-ver")}
+    line = (
+        f"id={session.id} addr={session.address} laddr={session.local_address} fd={session.fileno()} "
+        f"name={session.name.decode()} age={int(now - session.connected_at)} idle={int(now - session.last_at)} "
+        f"flags={_flags(session)} db={session.db} sub={channels} psub={patterns} ssub={shards} multi={queued} "
+        f"qbuf={session.parser.buffered} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 "
+        f"events=r cmd={command} user={session.user.decode(errors='replace')} redir=-1 resp={session.resp} "
+        f"lib-name={library[b'lib-name']} lib-ver={library[b'lib-ver']}"
     )
+    return line.encode()
+
+
+def _text(session: Session, text: bytes) -> bytes:
+    """A text for people: a verbatim string in RESP3."""
+    return bulk(text) if session.resp == 2 else b"=%d\r\ntxt:%b\r\n" % (len(text) + 4, text)
 
 
 def client_list(local: Local, session: Session, args: Command) -> None:
-    wanted = {integer(arg) for arg in args[3:]} if len(args) > 3 and args[2].upper() == b"ID" else None
-    sessions = [one for one in local._hub.sessions.values() if wanted is None or one.id in wanted]
-    session.put(bulk(b"".join(describe(local, one) + b"\n" for one in sessions)))
+    wanted: set[int | None] | None = None
+    if len(args) > 3 and args[2].upper() == b"ID":
+        wanted = {integer(arg) for arg in args[3:]}
+    elif len(args) == 4 and args[2].upper() == b"TYPE":
+        wanted = {one.id for one in local.hub.sessions.values() if _type(one) == args[3].lower()}
+    elif len(args) > 2:
+        session.put(SYNTAX)
+        return
+    sessions = [one for one in local.hub.sessions.values() if wanted is None or one.id in wanted]
+    session.put(_text(session, b"".join(describe(local, one) + b"\n" for one in sessions)))
+
+
+def _type(session: Session) -> bytes:
+    return b"pubsub" if session.pin is not None and session.pin.subscribed else b"normal"
 
 
 def client_info(local: Local, session: Session, args: Command) -> None:
-    session.put(bulk(describe(local, session) + b"\n"))
+    session.put(_text(session, describe(local, session) + b"\n"))
 
 
 def client_kill(local: Local, session: Session, args: Command) -> None:
     """By address (old form), or by ID, ADDR, USER, SKIPME."""
     if len(args) == 3:
-        found = [one for one in local._hub.sessions.values() if one.address.encode() == args[2]]
+        found = [one for one in local.hub.sessions.values() if one.address.encode() == args[2]]
         if not found:
             session.put(error("ERR No such client"))
             return
@@ -316,7 +323,7 @@ def client_kill(local: Local, session: Session, args: Command) -> None:
         return
     found = [
         one
-        for one in local._hub.sessions.values()
+        for one in local.hub.sessions.values()
         if all(readers[name](one) == value for name, value in filters.items()) and not (skip_me and one is session)
     ]
     session.put(number(len(found)))
@@ -332,7 +339,7 @@ def _kill(found: list[Session], by: Session) -> None:
 
 
 def client_reply(local: Local, session: Session, args: Command) -> None:
-    how = args[2].upper() if len(args) == 3 else b""
+    how = args[2].upper()
     if how == b"ON":
         session.muted, session.skip_next = False, 0
         session.put(OK)
@@ -345,7 +352,7 @@ def client_reply(local: Local, session: Session, args: Command) -> None:
 
 
 def client_unblock(local: Local, session: Session, args: Command) -> None:
-    waiting = integer(args[2]) if len(args) in (3, 4) else None
+    waiting = integer(args[2])
     if waiting is None:
         session.put(error("ERR value is not an integer or out of range"))
         return
@@ -354,30 +361,59 @@ def client_unblock(local: Local, session: Session, args: Command) -> None:
         session.put(error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"))
         return
     frame = error("UNBLOCKED client unblocked via CLIENT UNBLOCK") if how == b"ERROR" else None
-    session.put(number(int(local._hub.waiters.unblock(waiting, frame))))
+    session.put(number(int(local.hub.waiters.unblock(waiting, frame))))
 
 
-def client_ok(local: Local, session: Session, args: Command) -> None:
+def client_switch(local: Local, session: Session, args: Command) -> None:
     """NO-EVICT, NO-TOUCH: they are about a server's own clients, and mean nothing for the proxy's."""
-    session.put(OK)
+    session.put(OK if args[2].upper() in (b"ON", b"OFF") else SYNTAX)
 
 
-ANSWERS: dict[bytes, Answer] = {
-    b"AUTH": auth,
-    b"HELLO": hello,
-    b"QUIT": quit_,
-    b"RESET": reset,
-    b"SELECT": select,
-    b"CLIENT ID": client_id,
-    b"CLIENT GETNAME": client_getname,
-    b"CLIENT SETNAME": client_setname,
-    b"CLIENT SETINFO": client_setinfo,
-    b"CLIENT LIST": client_list,
-    b"CLIENT INFO": client_info,
-    b"CLIENT KILL": client_kill,
-    b"CLIENT REPLY": client_reply,
-    b"CLIENT UNBLOCK": client_unblock,
-    b"CLIENT NO-EVICT": client_ok,
-    b"CLIENT NO-TOUCH": client_ok,
+MANY = 1 << 20  # no upper limit on the number of arguments
+
+# By Spec.name: the answer, the least and the greatest number of arguments (names included). What the catalog calls
+# LOCAL and is not here, or what the serving side does not know, goes to a pinned connection.
+ANSWERS: dict[bytes, tuple[Answer, int, int]] = {
+    b"AUTH": (auth, 2, MANY),
+    b"HELLO": (hello, 1, MANY),
+    b"QUIT": (quit_, 1, MANY),
+    b"RESET": (reset, 1, 1),
+    b"SELECT": (select, 2, 2),
+    b"CLIENT ID": (client_id, 2, 2),
+    b"CLIENT GETNAME": (client_getname, 2, 2),
+    b"CLIENT SETNAME": (client_setname, 3, 3),
+    b"CLIENT SETINFO": (client_setinfo, 4, 4),
+    b"CLIENT LIST": (client_list, 2, MANY),
+    b"CLIENT INFO": (client_info, 2, 2),
+    b"CLIENT KILL": (client_kill, 3, MANY),
+    b"CLIENT REPLY": (client_reply, 3, 3),
+    b"CLIENT UNBLOCK": (client_unblock, 3, 4),
+    b"CLIENT NO-EVICT": (client_switch, 3, 3),
+    b"CLIENT NO-TOUCH": (client_switch, 3, 3),
 }
-"""By Spec.name; what the catalog calls LOCAL and is not here goes to a pinned connection."""
+
+
+def answers(local: Local, name: bytes) -> bool:
+    """Whether the proxy answers this command itself: the serving side must know it, too."""
+    if name not in ANSWERS:
+        return False
+    if b" " not in name or not local.commands:
+        return True
+    told = local.newer_than(6)  # since 7.0 COMMAND lists subcommands
+    return name in local.commands if told else name not in NEWER_THAN_6_2
+
+
+def answer(local: Local, session: Session, name: bytes, args: Command) -> None:
+    """Answer it, or say that the number of arguments is wrong."""
+    handler, least, most = ANSWERS[name]
+    if least <= len(args) <= most:
+        handler(local, session, args)
+    elif b" " in name and not local.newer_than(6):
+        shown = args[1].decode(errors="replace")
+        session.put(error(f"ERR Unknown subcommand or wrong number of arguments for '{shown}'. Try CLIENT HELP."))
+    else:
+        shown = name.lower().replace(b" ", b"|").decode()
+        session.put(error(f"ERR wrong number of arguments for '{shown}' command"))
+
+
+NEWER_THAN_6_2 = frozenset([b"CLIENT SETINFO", b"CLIENT NO-EVICT", b"CLIENT NO-TOUCH"])

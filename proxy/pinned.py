@@ -36,6 +36,7 @@ STICKY = frozenset([b"READONLY", b"READWRITE", b"ASKING"])
 NOT_IN_MULTI = frozenset([b"HELLO", b"AUTH", b"CLIENT REPLY", b"CLIENT TRACKING", b"MONITOR"])
 _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
 _UNKNOWN_COMMAND = b"-ERR unknown command"
+POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
 NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
 WRITTEN_HERE = "written on a connection of its own"
@@ -66,6 +67,7 @@ class Transaction:
 
     db: int
     queue: list[tuple[Spec, Command, int]] = field(default_factory=list)  # with the db of each
+    poisoned: bool = False  # a command was refused: EXEC must fail
 
 
 @dataclass(slots=True)
@@ -121,6 +123,16 @@ class Pinned:
     def quiet(self) -> bool:
         """Subscribed in RESP2: the server takes only a handful of commands, and says so itself."""
         return self.subscribed and self.session.resp == 2
+
+    def counts(self) -> tuple[int, int, int]:
+        """Channels, patterns and shard channels subscribed to."""
+        channels, patterns, shards = (len(self.subscriptions[group]) for group in Group)
+        return channels, patterns, shards
+
+    @property
+    def queued(self) -> int:
+        """Commands of the open MULTI, -1 without one: as CLIENT LIST has it."""
+        return -1 if self.transaction is None else len(self.transaction.queue)
 
     # -- sending -------------------------------------------------------------------------------------------------
 
@@ -182,7 +194,9 @@ class Pinned:
     def poison(self, text: str) -> None:
         """A command inside MULTI is refused with this error; EXEC will fail, as it does after every command that could
         not be queued."""
-        self._own([b"CROSSFADE.REFUSED"])
+        if self.transaction is not None:
+            self.transaction.poisoned = True
+        self._own(POISON)
         self.session.when_idle(lambda: self.session.put(error(text)))
 
     def _replies(self, spec: Spec, args: Command) -> int:
@@ -235,8 +249,11 @@ class Pinned:
         awaited.block, self.transaction = transaction, None
         self.watching = False
         if committing:
+            dbs = {self.session.db: None}  # a SELECT in between may be refused, and what follows stays where it was
             for spec, args, db in transaction.queue:
-                awaited.held += self._hold(spec, args, db)
+                dbs[db] = None
+                for possible in dbs:
+                    awaited.held += self._hold(spec, args, possible)
 
     def _hold(self, spec: Spec, args: Command, db: int) -> list[Place]:
         if not spec.writes:
@@ -367,11 +384,11 @@ class Pinned:
         """The server hung up: so does the proxy, towards this client. What was in flight may still run (invariant 13):
         it stays held until the connection is known to be dead there."""
         held = [place for awaited in self._awaited for place in awaited.held]
-        specs = [awaited.spec for awaited in self._awaited if awaited.spec is not None]
-        specs += [spec for awaited in self._awaited if awaited.block for spec, _, _ in awaited.block.queue]
+        sent = [(awaited.spec, awaited.args) for awaited in self._awaited if awaited.spec is not None]
+        sent += [(spec, args) for awaited in self._awaited if awaited.block for spec, args, _ in awaited.block.queue]
         self._awaited.clear()
-        for spec in specs:
-            if spec.writes:
+        for spec, args in sent:
+            if spec.writes and not spec.keys(args):
                 self._hub.recorder.keyless(spec, reason)
         self._hub.pins.forget(self)
         self._hub.pins.fence(link.wire, lambda: self._release(held))
@@ -401,6 +418,8 @@ class Pinned:
             self._broken_watch = True
         if self.transaction is not None:
             self._own([b"MULTI"])
+            if self.transaction.poisoned:
+                self._own(POISON)
             for _, args, _ in self.transaction.queue:
                 self._own(args)
 

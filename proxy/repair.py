@@ -133,7 +133,11 @@ class Repair:
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
             return
-        state = parse(place[1], form, [decode(element) for element in elements(frame)], believed)
+        try:
+            state = parse(place[1], form, [decode(element) for element in elements(frame)], believed)
+        except (IndexError, KeyError, TypeError, ValueError):  # not what a server answers; a relay might
+            self._failed(place, f"read with an unexpected answer: {frame[:60]!r}")
+            return
         match state:
             case WrongType():  # also the first read of every key in form STRUCT, which learns its type
                 self._believed[place] = state

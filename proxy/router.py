@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from proxy.lane import Block
-from proxy.local import ANSWERS, Local
+from proxy.local import Local, answer, answers
 from proxy.session import BROKEN, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error
@@ -162,10 +162,9 @@ class Router:
         return None
 
     def _answer(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
-        answer = ANSWERS.get(spec.name)
-        if answer is None:
+        if not answers(self._local, spec.name):
             return self._pin(session, spec, args, rest)
-        session.when_idle(lambda: answer(self._local, session, args))
+        session.when_idle(lambda: answer(self._local, session, spec.name, args))
         return 0
 
     def _refuse(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
@@ -184,9 +183,8 @@ class Router:
             pin.poison("ERR " + spec.refusal)
         elif spec.route is Route.REFUSED:
             session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
-        elif spec.name in ENDS_ANYTHING or (spec.route is Route.LOCAL and spec.name in ANSWERS and not pin.in_multi):
-            answer = ANSWERS[spec.name]
-            session.when_idle(lambda: answer(self._local, session, args))
+        elif spec.name in ENDS_ANYTHING or (not pin.in_multi and answers(self._local, spec.name)):
+            session.when_idle(lambda: answer(self._local, session, spec.name, args))
         elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi and not pin.quiet:
             session.when_idle(lambda: self._hub.waiters.start(session, spec, args))
         else:

@@ -255,12 +255,15 @@ class Proxy:
         try:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             host, port = sock.getpeername()[:2]
+            local_address = "{}:{}".format(*sock.getsockname()[:2])
         except OSError:  # gone already, as health probes are
             sock.close()
             return
         self._numbers += 1
         authenticated, db = self.local.open, self.settings.source.db
-        self.hub.joined(Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db))
+        session = Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db)
+        session.local_address = local_address
+        self.hub.joined(session)
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -348,7 +351,7 @@ class Proxy:
         """This side's commands decide from now on."""
         for spec in side.catalog:
             spec.rule = RULES.get(spec.name)
-        self.local.hello, self.local.version = side.hello, side.facts.version
+        self.local.hello, self.local.version, self.local.commands = side.hello, side.facts.version, side.facts.commands
         self.hub.router.use(side.catalog)
 
     def _lane_lost(self, loss: LaneLoss) -> None:

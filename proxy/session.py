@@ -71,6 +71,7 @@ class Session:
         "last_at",
         "last_command",
         "library",
+        "local_address",
         "mode",
         "muted",
         "name",
@@ -91,6 +92,7 @@ class Session:
         self.hub = hub
         self.sock = sock
         self.address = address
+        self.local_address = ""
         self.id = number
         self.db = db
         self.resp = 2

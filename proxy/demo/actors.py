@@ -31,6 +31,7 @@ from proxy.state import ADMIN_SOCKET
 START_SECONDS = 20.0
 END_SECONDS = 20.0  # for the proxy to settle, for the application to take the last jobs
 KILL_SECONDS = 3.0
+GRACE_SECONDS = 0.2
 WATCHED_SECONDS = 90.0  # how far back the application's reports are kept
 ROOT = Path(__file__).resolve().parents[2]  # where crossfade.py and its packages are
 
@@ -75,13 +76,20 @@ class Child:
         try:
             nursery.start_soon(child._watch)
             yield child
+        except Trouble:
+            with trio.move_on_after(GRACE_SECONDS):  # its death may be the reason, and says more than what came of it
+                await process.wait()
+            raise
         finally:
             await child._end()
 
     async def _watch(self) -> None:
         code = await self.process.wait()
         if not self._may_end:
-            raise Trouble(f"{self._title} has ended with exit code {code}: {self.last_words}")
+            raise self._died(code)
+
+    def _died(self, code: int) -> Trouble:
+        return Trouble(f"{self._title} has ended with exit code {code}: {self.last_words}")
 
     @property
     def last_words(self) -> str:
@@ -97,7 +105,13 @@ class Child:
         raise Trouble(f"{self._title} does not end")
 
     async def _end(self) -> None:
+        code = None if self._may_end else self.process.poll()
         self._may_end = True
+        await self._end_by_force()
+        if code is not None:
+            raise self._died(code)
+
+    async def _end_by_force(self) -> None:
         with trio.CancelScope(shield=True):
             for pipe in filter(None, (self.process.stdin, self.process.stdout)):
                 await pipe.aclose()

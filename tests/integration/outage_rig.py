@@ -42,9 +42,18 @@ class Rig:
     def fill(self) -> Any:
         """A complete backfill, on the admin socket."""
         self.proxy.admin("BACKFILL")
-        until(lambda: self.backfill["state"] != "running", "the end of the backfill")
+        return self.refilled()
+
+    def refilled(self) -> Any:
+        """Once a backfill that is under way, or due, is complete."""
+        self.until(lambda now: now["backfill"]["state"] != "running" and now["phase"] != "filling", "a backfill")
         assert self.backfill["state"] == "done", self.backfill
         return self.backfill
+
+    @property
+    def refills(self) -> int:
+        """How often the proxy has fallen back to filling, as its log tells."""
+        return self.proxy.log.count("back to filling")
 
     def verify(self, *options: str) -> Any:
         self.proxy.admin("VERIFY", *options)

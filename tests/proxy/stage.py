@@ -109,7 +109,10 @@ class FakeLink:
 
     def answers(self, *frames: bytes) -> None:
         """These frames arrive in one piece."""
-        self.owner.on_frames(list(frames))
+        try:
+            self.owner.on_frames(list(frames))
+        except Exception as error:
+            self.lose(f"defect: {error!r}")
         self._stage.serve()
 
     def breaks(self, reason: str = "closed by the server") -> None:
@@ -228,7 +231,9 @@ class Stage:
         for handler, events in self.floor.events.items():
             if events:
                 poll.register(handler.fileno(), (select.POLLIN if events & 1 else 0) | (events & 2) * 2)
-        return [(handlers[fd], bool(got & ~select.POLLOUT) + 2 * bool(got & select.POLLOUT)) for fd, got in poll.poll(0)]
+        return [
+            (handlers[fd], bool(got & ~select.POLLOUT) + 2 * bool(got & select.POLLOUT)) for fd, got in poll.poll(0)
+        ]
 
     async def _dial(self) -> Any:
         self.dialled.append(FakeLink(self))

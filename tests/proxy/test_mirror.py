@@ -216,7 +216,6 @@ def test_detached_and_attached(stage: Stage) -> None:
     assert other.idle
 
 
-@pytest.mark.xfail(reason="IndexError: the caller, Link, has to turn it into a lost connection")
 def test_an_unexpected_reply_is_a_broken_connection(stage: Stage) -> None:
     stage.mirror.answers(b"-ERR max number of clients reached\r\n")
     assert stage.hub.mirror.link is None

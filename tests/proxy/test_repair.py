@@ -193,7 +193,8 @@ def test_a_mirror_without_that_db(stage: Stage) -> None:
 
 
 @pytest.mark.parametrize("frame", [array(), b"*-1\r\n", array(number(1), number(1), number(1)), NIL])
-def test_nonsense_from_the_server_does_not_break_the_proxy(stage: Stage, frame: bytes) -> None:
+def test_nonsense_from_the_server_does_not_break_the_lane(stage: Stage, frame: bytes) -> None:
     start(stage)
     stage.lane.answers(OK, QUEUED, QUEUED, QUEUED, frame)
     assert stage.dirty
+    assert stage.hub.lane.link is not None

@@ -11,7 +11,6 @@ from resp.encode import encode
 from tests.proxy.stage import NIL, OK, ONE, QUEUED, FakeLink, Stage, array, bulk, words
 
 
-
 REPLIES = {"MULTI": OK, "TIME": array(bulk("1700000000"), bulk("0")), "PTTL": b":-1\r\n", "DUMP": NIL}
 
 
