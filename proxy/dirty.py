@@ -22,8 +22,6 @@ from enum import Enum
 
 Place = tuple[int, bytes]  # (db, key)
 
-AT_ONCE = 8  # a copy is tried again at once so often in a row, then it has to wait for `retry()`
-
 
 class Step(Enum):
     """How far the copy of one key is."""
@@ -54,7 +52,7 @@ TRANSITIONS: dict[Step, dict[Event, Step]] = {
 class Mark:
     """One key that must be copied."""
 
-    __slots__ = ("again", "failures", "held", "lag", "listed", "reason", "seq", "serial", "step")
+    __slots__ = ("again", "due", "failures", "held", "lag", "listed", "reason", "seq", "serial", "step")
 
     def __init__(self, reason: str, *, lag: bool) -> None:
         self.reason = reason
@@ -66,6 +64,7 @@ class Mark:
         self.serial = 0  # of the last read: the reply of an older one says nothing
         self.listed = False  # in `_ready`
         self.failures = 0  # copies that failed in a row
+        self.due = 0.0  # when the next try may be made, in the caller's clock
 
     def __repr__(self) -> str:
         return f"<Mark {self.step.value} {self.reason!r} again={self.again} held={self.held}>"
@@ -81,7 +80,7 @@ class DirtyKeys:
     def __init__(self) -> None:
         self._marks: dict[Place, Mark] = {}
         self._ready: deque[Place] = deque()
-        self._retry: deque[Place] = deque()
+        self._retry: dict[Place, None] = {}
         self._lag = 0
         self._serials = 0
         self.under_way = 0  # keys READING or QUEUED
@@ -240,30 +239,35 @@ class DirtyKeys:
         self._lag -= mark.lag
         return True
 
-    def failed(self, place: Place, reason: str, *, now: bool = False) -> None:
-        """The read or the copy failed: to be retried by `retry()`, or at once with `now`."""
+    def failed(self, place: Place, reason: str, *, due: float | None = None) -> None:
+        """The read or the copy failed. It is tried again at once, or from `due` on (the caller's clock) by `retry`."""
         mark = self._marks.get(place)
         if mark is None or mark.step is Step.WAITING:
             return
         mark.advance(Event.FAILED)
         self.under_way -= 1
-        self._worsen(mark, reason, False)
-        mark.reason = reason
         mark.failures += 1
-        if now and mark.failures % AT_ONCE:
+        if due is None:
             self._list(place, mark)
         else:
-            self._retry.append(place)
+            self._worsen(mark, reason, False)
+            mark.reason, mark.due = reason, due
+            self._retry[place] = None
 
-    def retry(self) -> int:
-        """Let the keys whose copy failed have another try; how many there are."""
-        places = list(self._retry)
-        self._retry.clear()
-        for place in places:
+    def failures(self, place: Place) -> int:
+        """How many tries in a row have failed."""
+        mark = self._marks.get(place)
+        return 0 if mark is None else mark.failures
+
+    def retry(self, now: float) -> int:
+        """Let the keys that are due have another try; how many there are."""
+        due = [place for place in self._retry if place not in self._marks or self._marks[place].due <= now]
+        for place in due:
+            del self._retry[place]
             mark = self._marks.get(place)
             if mark is not None and mark.step is Step.WAITING:
                 self._list(place, mark)
-        return len(places)
+        return len(due)
 
     def queued_places(self) -> list[Place]:
         """Keys whose copy is in the mirror queue."""
@@ -272,7 +276,7 @@ class DirtyKeys:
     def again_all(self, places: Iterable[Place]) -> None:
         """The link on which these keys' reads or copies were under way is gone."""
         for place in places:
-            self.failed(place, "connection lost", now=True)
+            self.failed(place, "connection lost")
 
     # -- whole dbs -----------------------------------------------------------------------------------------------
 

@@ -147,10 +147,12 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
 async def _drain(proxy: Proxy, seconds: float) -> bool:
     """Everything answered, everything repaired, everything acknowledged, within the time; checked at one instant."""
     hub = proxy.hub
+    answers: list[bytes | None] = []
+    hub.mirror.call(0, [[b"PING"]], answers.append)  # a side that hangs must not become the serving side
     hub.flush()
     with trio.move_on_after(seconds):
-        await hub.until(lambda: hub.drained and hub.settled)
-    return hub.drained and hub.settled and hub.lane.link is not None and hub.mirror.link is not None
+        await hub.until(lambda: bool(answers) and hub.drained and hub.settled)
+    return bool(answers) and hub.drained and hub.settled and hub.lane.link is not None and hub.mirror.link is not None
 
 
 def _left(proxy: Proxy) -> str:

@@ -38,6 +38,7 @@ _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
+FORGET_ALL = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
 WRITTEN_HERE = "written on a connection of its own"
 
@@ -235,7 +236,10 @@ class Pinned:
     def _note_state(self, spec: Spec, args: Command, frame: bytes) -> None:
         """State that no later command takes back: the connection stays with this session."""
         if spec.name in REPLAYED and not is_error(frame):
-            self.replayed[spec.name] = args
+            if len(args) > 2 and args[2].upper() == b"OFF":
+                self.replayed.pop(spec.name, None)
+            else:
+                self.replayed[spec.name] = args
         elif leaves_state(spec, args) and not frame.startswith(_UNKNOWN_COMMAND):
             self.tainted = True
 
@@ -410,6 +414,8 @@ class Pinned:
         self._enter(self.session.resp, self.session.db)
         for args in self.replayed.values():
             self._own(args)
+        if b"CLIENT TRACKING" in self.replayed and self.session.resp == 3:
+            self.session.push(FORGET_ALL)  # what the client has cached was tracked by the other side
         for group, names in self.subscriptions.items():
             if names:
                 self._own([_SUBSCRIBE_NAMES[group], *names])

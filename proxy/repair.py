@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+TYPE_READS = 8  # a key whose type keeps changing has to wait after so many reads
+BACKOFF_SECONDS = 0.1  # before a failed copy is tried again; doubled with every failure
+MAX_BACKOFF_SECONDS = 30.0
 MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
 MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill is cheaper than so many single copies
 
@@ -29,7 +32,15 @@ MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill
 class Repair:
     """Moves every marked key through read, copy and acknowledgement."""
 
-    def __init__(self, roles: Roles, lane: Lane, mirror: Mirror, on_overflow: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        roles: Roles,
+        lane: Lane,
+        mirror: Mirror,
+        on_overflow: Callable[[str], None],
+        clock: Callable[[], float],
+    ) -> None:
+        self._clock = clock
         self.keys = DirtyKeys()
         self.copies = 0  # acknowledged
         self.copied_bytes = 0
@@ -128,7 +139,7 @@ class Repair:
 
     def _on_read(self, place: Place, form: Form, believed: WrongType | None, frame: bytes | None) -> None:
         if frame is None:
-            self.keys.failed(place, "connection to the serving side lost", now=True)
+            self.keys.failed(place, "connection to the serving side lost")
             return
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
@@ -141,7 +152,10 @@ class Repair:
         match state:
             case WrongType():  # also the first read of every key in form STRUCT, which learns its type
                 self._believed[place] = state
-                self.keys.failed(place, "its type is being read", now=True)
+                if self.keys.failures(place) < TYPE_READS:
+                    self.keys.failed(place, "its type is being read")
+                else:
+                    self._failed(place, "it changes faster than its type can be read")
             case Unreadable():
                 self._failed(place, state.reason)
             case State():
@@ -156,7 +170,10 @@ class Repair:
         self._note_losses(place, state)
         seq = self._mirror.copy(place, commands, form)
         if seq is None:
-            self.keys.failed(place, self._mirror.why_dropped(place[0]), now=self._mirror.link is None)
+            if self._mirror.link is None:
+                self.keys.failed(place, "mirror not connected")
+            else:
+                self._failed(place, self._mirror.why_dropped(place[0]))
             return
         self.copied_bytes += state.size
         self.keys.queued(place, seq)
@@ -182,7 +199,7 @@ class Repair:
         if form is Form.DUMP and refused(decode(error)):
             self._needs_struct(place, error)
             if self.keys.is_queued(place, seq):
-                self.keys.failed(place, "rebuilt by type", now=True)
+                self.keys.failed(place, "rebuilt by type")
         elif self.keys.is_queued(place, seq):
             self._failed(place, decode_error(error))
 
@@ -194,13 +211,18 @@ class Repair:
 
     def _failed(self, place: Place, reason: str) -> None:
         self.failures[reason[:120]] += 1
-        self.keys.failed(place, reason)
+        pause = min(BACKOFF_SECONDS * 2 ** min(self.keys.failures(place), 16), MAX_BACKOFF_SECONDS)
+        self.keys.failed(place, reason, due=self._clock() + pause)
 
     # -- links ---------------------------------------------------------------------------------------------------
 
     def mirror_lost(self) -> None:
         """Copies that were queued are gone with the connection."""
         self.keys.again_all(self.keys.queued_places())
+
+    def retry(self) -> bool:
+        """Let failed copies that are due have another try; whether there are any."""
+        return self.keys.retry(self._clock()) > 0
 
     def restart_forms(self) -> None:
         """The roles changed, or a server was replaced: find out anew what the mirror side takes."""

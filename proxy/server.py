@@ -41,7 +41,7 @@ log = logging.getLogger("crossfade")
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted
 DOWN_LIMIT_SECONDS = 10.0  # commands wait for the serving side for so long, then they are answered with an error
-RETRY_SECONDS = 0.5  # a key whose copy failed is tried again
+RETRY_SECONDS = 0.1  # how often it is looked whether a failed copy is due again
 RELINK_SECONDS = 0.2
 JOURNAL_SECONDS = 1.0  # between two looks at it, and between two fsyncs with "everysec"
 
@@ -144,6 +144,7 @@ class Proxy:
         log.warning("back to filling: %s", reason)
         self.problems["filling"] = reason
         self.refills += 1
+        self.verified_epoch = -1
         self.state.remember(backfilled=False)
 
     # -- start ---------------------------------------------------------------------------------------------------
@@ -381,7 +382,7 @@ class Proxy:
     async def _retry_copies(self) -> None:
         while True:
             await trio.sleep(RETRY_SECONDS)
-            if self.hub.repair.keys.retry():
+            if self.hub.repair.retry():
                 self.hub.flush()
 
     # -- journal -------------------------------------------------------------------------------------------------

@@ -96,6 +96,7 @@ class Verifying:
             report.state, report.problem = Work.FAILED.value, problem.text
         else:
             report.state = Work.DONE.value
+            self._proxy.verified_epoch = -1
             if not report.different:
                 self.clean_at, self._proxy.verified_epoch = time.time(), self._proxy.roles.epoch
         report.seconds = round(time.monotonic() - began, 3)

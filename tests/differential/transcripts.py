@@ -345,7 +345,7 @@ b: EVAL return(redis.call('RPUSH',KEYS[1],'s','t')) 1 %q ; LRANGE %q 0 -1
 == pushed by a script without keys
 a: BLPOP %q 0
 b: EVAL return(redis.call('RPUSH',ARGV[1],'s')) 0 %q
-a< 1
+a: PING
 == pushed into another db
 a: SELECT 1 ; BLPOP %q 0
 b: RPUSH %q x ; LLEN %q
@@ -729,7 +729,6 @@ a: GET %k
 b: CLIENT PAUSE 5000 ALL
 a: SET %k v
 b: CLIENT UNPAUSE
-a< 1
 a: GET %k
 == scripts known to all
 a: SCRIPT LOAD return(41)
@@ -737,11 +736,6 @@ b: EVALSHA 54a7b1a1ba5ddf45bff5b0a4b2b1d2b3a6e0f4f5 0 ; SCRIPT EXISTS 54a7b1a1ba
 == a null and its kin, RESP3
 c3: GET %none ; LPOP %none ; LPOP %none 2 ; SPOP %none ; SPOP %none 2 ; ZSCORE %none m ; HMGET %none a b ; BLPOP %none 0.01 ; GEOPOS %none m ; SET %k v XX ; OBJECT ENCODING %none
 c3< 4
-"""
-
-BIG = r"""
-== a long pipeline
-a: INCR %n
 """
 
 ALL = {"transactions": TRANSACTIONS, "blocking": BLOCKING, "pubsub": PUBSUB, "tracking": TRACKING, "sessions": SESSIONS}

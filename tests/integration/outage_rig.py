@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from tests.equality import assert_equal_servers
@@ -79,17 +79,30 @@ class Rig:
 
     def until(self, condition: Callable[[dict[str, Any]], Any], what: str) -> None:
         """The condition on the status."""
-        until(lambda: condition(self.proxy.status()), what)
+        with self.explained():
+            until(lambda: condition(self.proxy.status()), what)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """What fails in here says how the proxy was."""
+        try:
+            yield
+        except (AssertionError, OSError) as error:
+            with suppress(OSError):
+                error.add_note(f"status: {self.proxy.status()}")
+            error.add_note(f"the proxy's log:\n{self.proxy.log[-4000:]}")
+            raise
 
     def assert_equal(self) -> None:
         """At rest, by code that is not the proxy's."""
-        self.proxy.wait_settled()
-        assert_equal_servers(self.source, self.target)
+        with self.explained():
+            self.proxy.wait_settled()
+            assert_equal_servers(self.source, self.target)
 
     def assert_recovered(self) -> None:
         """Equal, and the proxy says so, without anybody's help."""
         self.assert_equal()
-        self.until(lambda now: now["phase"] == "in-sync", f"phase in-sync: {self.proxy.status()}")
+        self.until(lambda now: now["phase"] == "in-sync", "phase in-sync")
 
 
 def rigs() -> Iterator[Callable[..., Rig]]:

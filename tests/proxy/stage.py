@@ -136,6 +136,9 @@ class FakeFloor:
     def remove(self, handler: Any) -> None:
         self.events.pop(handler)
 
+    async def run(self) -> None:
+        """`Stage.serve` does it."""
+
 
 class Client:
     """A client of the proxy, at the other end of a socket pair."""
@@ -197,7 +200,7 @@ class Stage:
             spec.rule = RULES.get(spec.name)
         self.hub.router = Router(self.hub, catalog, self.local)
         self.dialled: list[FakeLink] = []
-        self.fences: list[tuple[int, Callable[[], None]]] = []
+        self.fences: list[tuple[Any, Callable[[], None]]] = []
         self.hub.pins = Pins(self.hub, self._dial, _run_at_once, lambda *fence: self.fences.append(fence))
         self.fallbacks: list[str] = []
         self.hub.on_filling = self.fallbacks.append

@@ -133,7 +133,8 @@ def test_swapdb_moves_the_marks() -> None:
     keys.mark((1, b"b"), "why")
     keys.mark((2, b"c"), "why")
     keys.relabel(0, 1)
-    assert {take(keys), take(keys), take(keys)} == {(1, b"a"), (0, b"b"), (2, b"c")}
+    taken = {take(keys) for _ in range(6)}
+    assert taken >= {(1, b"a"), (0, b"b"), (2, b"c")}
 
 
 def test_swapdb_with_a_copy_under_way() -> None:
@@ -401,8 +402,4 @@ class Swapping(Model):
 SETTINGS = settings(max_examples=40, stateful_step_count=30, deadline=None)
 Model.TestCase.settings = Swapping.TestCase.settings = SETTINGS
 TestModel = Model.TestCase
-
-
-@pytest.mark.xfail(reason="damage noted between a SWAPDB's execution and its reply is moved to the other db")
-class TestSwapping(Swapping.TestCase):  # type: ignore[misc, name-defined]
-    pass
+TestSwapping = Swapping.TestCase

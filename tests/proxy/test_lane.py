@@ -42,7 +42,7 @@ def test_every_command_has_one_answer_in_its_own_db(conversation: list[tuple[int
         for _ in range(3):
             stage.client()
         expected: list[bytes] = [b"", b"", b""]
-        dbs, db, answered = [0, 0, 0], 0, []
+        dbs, db = [0, 0, 0], 0
         for who, command in conversation:
             stage.clients[who].says(command)
             if command.startswith("SELECT"):
