@@ -22,7 +22,7 @@ from proxy.roles import Roles
 if TYPE_CHECKING:
     from proxy.floor import Floor
     from proxy.journal import Journal
-    from proxy.pinned import Pins
+    from proxy.pins import Pins
     from proxy.router import Router
     from proxy.session import Session
     from proxy.waiters import Waiters
@@ -103,7 +103,10 @@ class Hub:
             return
         self.paused = False
         for session in list(self.sessions.values()):
-            session.resume()
+            try:
+                session.resume()
+            except Exception as error:
+                session.broke(error)
         self.waiters.poll()
         self.flush()
 

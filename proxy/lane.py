@@ -184,6 +184,9 @@ class Lane:
             if not session.open:
                 continue
             session.owed -= 1
+            if self.link is not None and item[0] == READ and item[3] not in self.link.dbs:
+                session.close()  # this server does not have its db: the command would run in another one
+                continue
             if item[0] == SELECTED:
                 self.select(session, item[2])
                 continue
@@ -197,26 +200,32 @@ class Lane:
         pending, recorder = self._pending, self.recorder
         recorder.tick()
         self.answered += len(frames)
-        for frame in frames:
-            if frame[0] == _PUSH:
-                continue  # nothing on the lane subscribes to anything
-            item = pending.popleft()
-            kind = item[0]
-            if kind <= FORWARD:
-                item[1].reply(frame)
-            elif kind == WRITE:
-                item[1].reply(frame)
-                recorder.write(item, frame)
-            elif kind == CALL:
-                item[1](frame)
-            elif kind == EXEC:
-                item[1].reply(frame)
-                recorder.block(item, frame)
-            elif kind == SELECTED:
-                self._selected(item[1], item[2], frame)
-            elif kind == SWALLOW and frame[0] == _ERROR:
-                self._refused(item[1], frame)
-                return
+        item: tuple[Any, ...] = ()
+        try:
+            for frame in frames:
+                if frame[0] == _PUSH:
+                    continue  # nothing on the lane subscribes to anything
+                item = pending.popleft()
+                kind = item[0]
+                if kind <= FORWARD:
+                    item[1].reply(frame)
+                elif kind == WRITE:
+                    item[1].reply(frame)
+                    recorder.write(item, frame)
+                elif kind == CALL:
+                    item[1](frame)
+                elif kind == EXEC:
+                    item[1].reply(frame)
+                    recorder.block(item, frame)
+                elif kind == SELECTED:
+                    self._selected(item[1], item[2], frame)
+                elif kind == SWALLOW and frame[0] == _ERROR:
+                    self._refused(item[1], frame)
+                    return
+        except Exception:
+            if item:
+                pending.appendleft(item)  # a defect: what became of it is not known
+            raise
 
     def _selected(self, session: Session, db: int, frame: bytes) -> None:
         if frame[0] != _ERROR:

@@ -241,32 +241,38 @@ class Mirror:
     def on_frames(self, frames: list[bytes]) -> None:
         inflight = self._inflight
         self.answered += len(frames)
-        for frame in frames:
-            if frame[0] == _PUSH:
-                continue
-            item = inflight.popleft()
-            kind = item[0]
-            if kind == AS_SENT:
-                self.queued_bytes -= item[2]
-                if self._pttls or frame != item[6]:
-                    self._judge_as_sent(item, frame)
-                else:
-                    self.settled += 1
-            elif kind == GUARD:
-                self._pttls.append(int(frame[1:-2]) if frame[0] == ord(":") else -2)
-            elif kind == EFFECT:
-                self.queued_bytes -= item[2]
-                self._judge_effect(item, frame)
-            elif kind == COPY:
-                self.queued_bytes -= item[2]
-                self._copied(item, frame)
-            elif kind == CALL:
-                item[1](frame)
-            elif kind == SWALLOW and frame[0] == _ERROR:
-                text = frame[1:-2].decode(errors="replace")
-                if self.link is not None:
-                    self.link.lose(f"{item[1]} refused: {text}")
-                return
+        item: tuple[Any, ...] = ()
+        try:
+            for frame in frames:
+                if frame[0] == _PUSH:
+                    continue
+                item = inflight.popleft()
+                kind = item[0]
+                if kind == AS_SENT:
+                    self.queued_bytes -= item[2]
+                    if self._pttls or frame != item[6]:
+                        self._judge_as_sent(item, frame)
+                    else:
+                        self.settled += 1
+                elif kind == GUARD:
+                    self._pttls.append(int(frame[1:-2]) if frame[0] == ord(":") else -2)
+                elif kind == EFFECT:
+                    self.queued_bytes -= item[2]
+                    self._judge_effect(item, frame)
+                elif kind == COPY:
+                    self.queued_bytes -= item[2]
+                    self._copied(item, frame)
+                elif kind == CALL:
+                    item[1](frame)
+                elif kind == SWALLOW and frame[0] == _ERROR:
+                    text = frame[1:-2].decode(errors="replace")
+                    if self.link is not None:
+                        self.link.lose(f"{item[1]} refused: {text}")
+                    return
+        except Exception:
+            if item:
+                inflight.appendleft(item)  # a defect: what became of it is not known
+            raise
 
     def _judge_as_sent(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, db, spec, args, expected, replied = item

@@ -9,15 +9,10 @@ and copied once its reply is in (invariant 5); so whatever the order was, the co
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
 
-import trio
-
-from backfill.errors import ConnectError
-from backfill.wire import Wire
 from proxy.link import Link
 from proxy.session import Command, Mode, Session
 from resp.catalog import Spec
@@ -30,8 +25,9 @@ if TYPE_CHECKING:
 
 Place = tuple[int, bytes]
 
-IDLE_PINS = 32  # connections without state that are kept for the next session
-REPLAYED = frozenset([b"MONITOR", b"CLIENT TRACKING"])  # state that is made anew after a flip
+TRACKING = b"CLIENT TRACKING"
+TELL_REDIRECT = frozenset([b"CLIENT GETREDIR", b"CLIENT TRACKINGINFO"])
+REPLAYED = frozenset([b"MONITOR", TRACKING])  # state that is made anew after a flip
 STICKY = frozenset([b"READONLY", b"READWRITE", b"ASKING"])
 NOT_IN_MULTI = frozenset([b"HELLO", b"AUTH", b"CLIENT REPLY", b"CLIENT TRACKING", b"MONITOR"])
 _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
@@ -121,6 +117,11 @@ class Pinned:
         return any(self.subscriptions.values())
 
     @property
+    def redirects(self) -> bool:
+        """Tracking on this connection sends its invalidations to another one."""
+        return any(arg.upper() == b"REDIRECT" for arg in self.replayed.get(TRACKING, []))
+
+    @property
     def quiet(self) -> bool:
         """Subscribed in RESP2: the server takes only a handful of commands, and says so itself."""
         return self.subscribed and self.session.resp == 2
@@ -177,14 +178,14 @@ class Pinned:
             if spec.name == b"EXEC" and self.transaction is not None:
                 self._abort_exec()
                 return
-        if self.transaction is not None and spec.name in NOT_IN_MULTI:
+        if self.transaction is not None and (spec.name in NOT_IN_MULTI or spec.name.startswith(b"CLIENT ")):
             self.poison(f"ERR {spec.name.decode()} is not possible inside MULTI")
             return
         if self.transaction is not None and spec.rule is not None and spec.rule.rewrite is not None:
             args = spec.rule.rewrite(args)
         awaited = Awaited(spec, args, self._replies(spec, args))
         self._follow(spec, args, awaited)
-        self._put(encode(args))
+        self._put(encode(self._redirected(args) if spec.name == TRACKING else args))
         if awaited.frames:
             self._awaited.append(awaited)
             session.owed += awaited.frames
@@ -305,16 +306,39 @@ class Pinned:
                 continue
             awaited = self._awaited[0]
             awaited.frames -= 1
+            if awaited.frames and is_error(frame):  # a refused (UN)SUBSCRIBE of several names: one answer for all
+                session.owed -= awaited.frames if awaited.spec is not None else 0
+                awaited.frames = 0
             if awaited.frames == 0:
                 self._awaited.popleft()
             if awaited.spec is None:
                 continue
-            session.reply(frame)
+            session.reply(self._own_ids(awaited.spec, frame))
             if awaited.frames == 0:
                 self._unconfirmed -= awaited.spec.name in SUBSCRIBING
                 self._answered(awaited.spec, awaited, frame)
         if self._orphan and not self._awaited:
             self._drop()
+
+    def _own_ids(self, spec: Spec, frame: bytes) -> bytes:
+        """Where the server tells the id of a connection that tracking is redirected to: the id its client knows."""
+        if spec.name not in TELL_REDIRECT:
+            return frame
+        for pin in self._hub.pins:
+            server_id, own_id = b":%d\r\n" % pin.link.wire.client_id, b":%d\r\n" % pin.session.id
+            if server_id in frame:
+                return frame.replace(server_id, own_id)
+        return frame
+
+    def _redirected(self, args: Command) -> Command:
+        """CLIENT TRACKING … REDIRECT id: clients know the proxy's ids, the server its own."""
+        args = list(args)
+        for index in range(3, len(args) - 1):
+            if args[index].upper() == b"REDIRECT":
+                target = self._hub.sessions.get(integer(args[index + 1]) or 0)
+                if target is not None and target.pin is not None:
+                    args[index + 1] = b"%d" % target.pin.link.wire.client_id
+        return args
 
     def _answered(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
         block = awaited.block
@@ -412,9 +436,9 @@ class Pinned:
         self.link = link
         link.owner = self
         self._enter(self.session.resp, self.session.db)
-        for args in self.replayed.values():
-            self._own(args)
-        if b"CLIENT TRACKING" in self.replayed and self.session.resp == 3:
+        for name, args in self.replayed.items():
+            self._own(self._redirected(args) if name == TRACKING else args)
+        if TRACKING in self.replayed and self.session.resp == 3:
             self.session.push(FORGET_ALL)  # what the client has cached was tracked by the other side
         for group, names in self.subscriptions.items():
             if names:
@@ -434,130 +458,3 @@ def leaves_state(spec: Spec, args: Command) -> bool:
     """Whether the command may leave state on its connection that cannot be told, nor made anew elsewhere. One that only
     the server knows may, unless it is about keys (a module's data type)."""
     return spec.name in STICKY or (not spec.known and not spec.keys(args))
-
-
-class Pins:
-    """All pinned connections, and a few spare ones."""
-
-    def __init__(
-        self,
-        hub: Hub,
-        dial: Callable[[], Awaitable[Link]],
-        start_soon: Callable[..., None],
-        fence: Callable[[Wire, Callable[[], None]], None],
-    ) -> None:
-        self.touched: list[Pinned] = []
-        self.fence = fence
-        self._hub = hub
-        self._dial = dial
-        self._start_soon = start_soon
-        self._pins: dict[Pinned, None] = {}
-        self._spare: list[Link] = []
-        self._opening = 0
-
-    def __repr__(self) -> str:
-        return f"<Pins open={len(self._pins)} spare={len(self._spare)} opening={self._opening}>"
-
-    def __len__(self) -> int:
-        return len(self._pins)
-
-    @property
-    def idle(self) -> bool:
-        """No reply is awaited on any of them."""
-        return not self._opening and all(pin.idle for pin in self._pins)
-
-    def flush(self) -> None:
-        """Send what has gathered on each."""
-        touched, self.touched = self.touched, []
-        for pin in touched:
-            pin.flush()
-
-    def open(self, session: Session, args: Command) -> None:
-        """Give the session a connection, then send this command on it."""
-        while self._spare:
-            link = self._spare.pop()
-            if link.fileno() >= 0:
-                self._give(session, link, args)
-                return
-        session.mode = Mode.OPENING
-        self._opening += 1
-        self._start_soon(self._open, session, args)
-
-    async def _open(self, session: Session, args: Command) -> None:
-        try:
-            link = await self._dial()
-        except ConnectError as problem:
-            if session.open:
-                session.mode = Mode.READY
-                session.put(error("ERR crossfade: " + problem.text))
-        else:
-            if session.open:
-                self._give(session, link, args)
-            else:
-                link.close()
-        finally:
-            self._opening -= 1
-            self._hub.flush()
-
-    def _give(self, session: Session, link: Link, args: Command) -> None:
-        pin = Pinned(self._hub, session, link)
-        self._pins[pin] = None
-        session.pin = pin
-        session.mode = Mode.PINNED
-        pin.send(self._hub.router.catalog.lookup(args), args)
-        self._hub.touched.append(session)
-
-    def give_back(self, pin: Pinned) -> None:
-        """The connection carries no state any more."""
-        self.forget(pin)
-        if len(self._spare) < IDLE_PINS:
-            pin.link.owner = _Spare(self._spare)
-            self._spare.append(pin.link)
-        else:
-            pin.link.close()
-
-    def forget(self, pin: Pinned) -> None:
-        self._pins.pop(pin, None)
-
-    def close(self) -> None:
-        """The proxy stops."""
-        for link in [*self._spare, *(pin.link for pin in self._pins)]:
-            link.wire.close()
-
-    async def move(self) -> None:
-        """A flip: every pinned session gets a connection to the side that serves now, or is disconnected."""
-        for link in self._spare:
-            link.close()
-        self._spare.clear()
-        async with trio.open_nursery() as nursery:
-            for pin in list(self._pins):
-                nursery.start_soon(self._move, pin)
-        self._hub.flush()
-
-    async def _move(self, pin: Pinned) -> None:
-        try:
-            link = await self._dial()
-        except ConnectError:
-            pin.session.close()
-            return
-        if pin.session.open:
-            pin.move_to(link)
-        else:
-            link.close()
-
-
-class _Spare:
-    """Owns a connection that nobody uses."""
-
-    def __init__(self, spare: list[Link]) -> None:
-        self._spare = spare
-
-    def on_frames(self, frames: list[bytes]) -> None:
-        """Nothing is awaited; what comes is of no interest."""
-
-    def on_full(self, full: bool) -> None:
-        """Nothing is sent here."""
-
-    def on_lost(self, link: Link, reason: str) -> None:
-        if link in self._spare:
-            self._spare.remove(link)

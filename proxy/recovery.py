@@ -34,6 +34,8 @@ def restarted(proxy: Proxy, name: Name, before: int, now: int) -> None:
     log.warning("%s %s is another process now, with %d keys (%d before)", name.value, side.url.address, now, before)
     proxy.verified_epoch = -1
     serves = name is proxy.roles.serving
+    if not serves and proxy.state.durable.backfilled:
+        before = max(before, proxy.serving.size)  # it was equal to that
     if far_fewer(before, now):
         if serves:
             freeze(proxy, f"the {name.value} came back with {now:,} keys instead of {before:,}")

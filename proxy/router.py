@@ -183,9 +183,11 @@ class Router:
             pin.poison("ERR " + spec.refusal)
         elif spec.route is Route.REFUSED:
             session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
+        elif pin.quiet and spec.name not in ENDS_ANYTHING:
+            pin.send(spec, args)  # the server says what is possible while subscribed
         elif spec.name in ENDS_ANYTHING or (not pin.in_multi and answers(self._local, spec.name)):
             session.when_idle(lambda: answer(self._local, session, spec.name, args))
-        elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi and not pin.quiet:
+        elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi:
             session.when_idle(lambda: self._hub.waiters.start(session, spec, args))
         else:
             pin.send(spec, args)

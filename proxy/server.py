@@ -22,17 +22,17 @@ from proxy.effects import RULES
 from proxy.floor import SelectorFloor
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
-from proxy.lane import Lane, LaneLoss
+from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
-from proxy.mirror import Mirror
-from proxy.pinned import Pins
+from proxy.pins import Pins
 from proxy.recovery import restarted
 from proxy.roles import Name, Roles
 from proxy.router import Router
 from proxy.session import Session
 from proxy.side import Side
 from proxy.state import StateDir
+from proxy.upkeep import Upkeep
 from proxy.waiters import Waiters
 from resp.catalog import Catalog
 from resp.encode import error
@@ -41,9 +41,7 @@ log = logging.getLogger("crossfade")
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted
 DOWN_LIMIT_SECONDS = 10.0  # commands wait for the serving side for so long, then they are answered with an error
-RETRY_SECONDS = 0.1  # how often it is looked whether a failed copy is due again
 RELINK_SECONDS = 0.2
-JOURNAL_SECONDS = 1.0  # between two looks at it, and between two fsyncs with "everysec"
 
 
 class Phase(Enum):
@@ -175,9 +173,7 @@ class Proxy:
                 nursery.start_soon(self._keep_link, side.name)
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
-            nursery.start_soon(self._retry_copies)
-            nursery.start_soon(self._keep_journal)
-            nursery.start_soon(self._rotate_journal)
+            nursery.start_soon(Upkeep(self).run)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             await jobs(nursery)
@@ -319,7 +315,7 @@ class Proxy:
         """Give a new link to the role that its server plays; the event is set when the link is lost."""
         lost = self._lost[name] = trio.Event()
         if name is self.roles.mirror and not self.state.durable.mirrored:
-            self.state.remember(mirrored=True)
+            self._note_mirrored()
         if name is self.roles.serving:
             self._attach_lane(link)
         else:
@@ -328,6 +324,13 @@ class Proxy:
                 self.hub.mirror.tell([b"SCRIPT", b"LOAD", body])
         self.hub.flush()
         return lost
+
+    def _note_mirrored(self) -> None:
+        """Before the first effect goes there: after a crash its keys must be known to be our own."""
+        try:
+            self.state.save(mirrored=True)
+        except OSError as problem:
+            self.problems["state"] = f"the state cannot be saved: {problem.strerror}"
 
     def _attach_lane(self, link: Link) -> None:
         side = self.serving
@@ -379,12 +382,6 @@ class Proxy:
         assert self._nursery is not None
         self._nursery.start_soon(fence)
 
-    async def _retry_copies(self) -> None:
-        while True:
-            await trio.sleep(RETRY_SECONDS)
-            if self.hub.repair.retry():
-                self.hub.flush()
-
     # -- journal -------------------------------------------------------------------------------------------------
 
     def _open_journal(self) -> None:
@@ -404,57 +401,6 @@ class Proxy:
                     self.hub.repair.mark_unordered(place, "unsettled when the proxy was killed")
         self.journal.open(settled=not durable.started or durable.clean)
         self.hub.journal = self.journal
-
-    async def _keep_journal(self) -> None:
-        """Sync it, and make durable what has changed, off the hot path."""
-        while True:
-            await trio.sleep(JOURNAL_SECONDS)
-            try:
-                await trio.to_thread.run_sync(self.journal.sync)
-                self.problems.pop("fsync", None)
-            except OSError as problem:
-                self.problems["fsync"] = f"the journal cannot be fsynced: {problem.strerror}"
-            self._note_journal_problem()
-            self._remember()
-
-    def _note_journal_problem(self) -> None:
-        problem = self.journal.problem
-        refuse = problem and self.settings.journal_full is WhenFull.REFUSE
-        self.hub.read_only = f"crossfade: writes are refused, {problem}" if refuse else ""
-        if problem:
-            self.problems["journal"] = (
-                f"{problem} ({'writes are refused' if refuse else 'a crash now costs a backfill'})"
-            )
-        else:
-            self.problems.pop("journal", None)
-
-    async def _rotate_journal(self) -> None:
-        """Retire segments that have served: what was sent before their end is answered and acknowledged."""
-        hub, journal = self.hub, self.journal
-        while True:
-            await trio.sleep(JOURNAL_SECONDS)
-            if not journal.due:
-                continue
-            try:
-                last = journal.rotate()
-            except OSError as problem:
-                log.warning("journal: %s", problem)
-                continue
-            await _reached(hub, hub.lane)
-            await _reached(hub, hub.mirror)
-            journal.retire(last, hub.repair.keys.places())
-
-    def _remember(self) -> None:
-        """Make durable what has changed, off the hot path."""
-        run_ids = {name.value: side.facts.run_id for name, side in self.sides.items()}
-        sizes = {name.value: side.size for name, side in self.sides.items()}
-        if (run_ids, sizes) != (self.state.durable.run_ids, self.state.durable.sizes):
-            self.state.remember(run_ids=run_ids, sizes=sizes)
-        try:
-            self.state.flush()
-            self.problems.pop("state", None)
-        except OSError as problem:
-            self.problems["state"] = f"the state cannot be saved: {problem.strerror}"
 
     # -- flip ----------------------------------------------------------------------------------------------------
 
@@ -487,9 +433,3 @@ class Proxy:
         with suppress(OSError):  # then the next start takes this stop for a crash
             self.state.save(clean=clean)
         return clean
-
-
-async def _reached(hub: Hub, order: Lane | Mirror) -> None:
-    """Until everything that has been sent there by now is answered, or lost."""
-    asked = order.asked
-    await hub.until(lambda: order.answered >= asked)

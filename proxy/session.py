@@ -152,8 +152,15 @@ class Session:
             self.close()
         else:
             self._deaf = True
-            self.when_idle(lambda: self.leave(b""))
+            former, self.deferred = self.deferred, None
+            self.when_idle(lambda: self._leave_behind(former))
             self._watch()
+
+    def _leave_behind(self, former: Callable[[], None] | None) -> None:
+        if former is not None:
+            former()
+        if self.mode is not Mode.CLOSED:
+            self.when_idle(lambda: self.leave(b""))
 
     def _parse(self, data: bytes) -> list[Command]:
         commands = self.parser.feed(data)

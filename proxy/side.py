@@ -191,6 +191,22 @@ class Side:
                 )
             return
 
+    async def holds_nothing_of(self, wire: Wire) -> bool:
+        """Whether the server answers, and neither runs nor delays a command of this connection: then what was sent on
+        it, or what was answered, has been lost on the way."""
+        try:
+            reply = await self.control.call(b"CLIENT", b"LIST")
+        except ConnectionLost:
+            return False
+        if not isinstance(reply, bytes) or not wire.client_id:
+            return False
+        start = b"id=%d " % wire.client_id
+        line = next((line for line in reply.splitlines() if line.startswith(start)), None)
+        if line is None:
+            return True
+        fields = dict(part.partition(b"=")[::2] for part in line.split())
+        return fields.get(b"qbuf") == b"0" and b"b" not in fields.get(b"flags", b"")
+
     async def _fence_former(self, control: Client) -> None:
         """Kill what a former proxy on the same state directory left behind, once, at the first connect."""
         if self._fenced:

@@ -139,12 +139,12 @@ class StateDir:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, self.path / STATE_FILE)
+        self.durable, self._unsaved = changed, False  # the next start reads this, whatever comes now
         directory = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
-        self.durable, self._unsaved = changed, False
 
     def close(self) -> None:
         """Let another proxy have the directory."""

@@ -28,7 +28,8 @@ from resp.frames import decode, elements
 if TYPE_CHECKING:
     from proxy.server import Proxy
 
-AT_ONCE = 200  # keys being compared at the same time
+BATCH = 25  # keys read in one MULTI/EXEC: small enough not to hold up the commands behind it
+AT_ONCE = 8  # batches under way
 ATTEMPTS = 20  # at one key: its type changes, or it is dirty
 PATIENCE_SECONDS = 10.0  # for a dirty key to settle before its difference counts
 TOLERANCE_MS = 1000  # between two deadlines; the clocks' offset is taken off before
@@ -134,11 +135,31 @@ class _Pass:
 
     async def _check_all(self, db: int, keys: list[bytes], kinds: Sequence[Any]) -> None:
         async with trio.open_nursery() as nursery:
-            for key, kind in zip(keys, kinds, strict=True):
+            for start in range(0, len(keys), BATCH):
                 await self._slots.acquire()
-                nursery.start_soon(self._check, (db, key), kind if isinstance(kind, bytes) else None)
+                readings = [
+                    Reading(key, kind if isinstance(kind, bytes) else None)
+                    for key, kind in zip(keys[start : start + BATCH], kinds[start : start + BATCH], strict=True)
+                ]
+                nursery.start_soon(self._check_batch, db, readings)
         if self._lost is not None:
             raise self._lost
+
+    async def _check_batch(self, db: int, readings: list[Reading]) -> None:
+        """Several keys in one go; what is not simply equal is looked at again, key by key."""
+        try:
+            await self._read_both(db, readings)
+        except Lost as problem:
+            self._lost = problem
+            return
+        finally:
+            self._slots.release()
+        again = [reading for reading in readings if self._judge(reading) is not None]
+        self._report.checked += len(readings) - len(again)
+        self._report.equal += len(readings) - len(again)
+        async with trio.open_nursery() as nursery:
+            for reading in again:
+                nursery.start_soon(self._check, (db, reading.key), reading.believed)
 
     async def _check(self, place: Place, believed: Believed) -> None:
         try:
@@ -146,8 +167,6 @@ class _Pass:
         except Lost as problem:
             self._lost = problem
             return
-        finally:
-            self._slots.release()
         report = self._report
         report.checked += 1
         if found is None:
@@ -184,67 +203,107 @@ class _Pass:
 
     async def _compare(self, place: Place, believed: Believed) -> tuple[Difference | Unreadable | None, bool]:
         """What differs, and whether the key was dirty while it was read."""
-        roles = self._proxy.roles
         for _ in range(ATTEMPTS):
-            left, right, dirty = await self._read_both(place, believed)
-            if isinstance(left, Unreadable):
-                return left, dirty
-            if isinstance(left, WrongType):
-                believed = left
-                continue
-            if isinstance(right, Unreadable):
-                return right, dirty
-            if isinstance(right, WrongType):
-                if left.missing or right.actual == left.kind:  # the type, or the fields to ask for, are known now
-                    believed = right
-                    continue
-                text = f"{left.kind.decode()} here, {right.actual.decode()} on the mirror side"
-                return Difference(place[1], Status.TYPE, text), dirty
-            return difference(left, right, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms), dirty
+            reading = Reading(place[1], believed)
+            await self._read_both(place[0], [reading])
+            found = self._judge(reading)
+            if not isinstance(found, WrongType):
+                return found, reading.dirty
+            believed = found
         return Unreadable("its type changes faster than it can be read"), False
 
-    async def _read_both(
-        self, place: Place, believed: Believed
-    ) -> tuple[State | WrongType | Unreadable, State | WrongType | Unreadable, bool]:
-        """The key on both sides, at the same point of the order; and whether it was dirty when either was read. That
-        is asked when the replies come: by the time this task runs, the key may have been repaired."""
+    def _judge(self, reading: Reading) -> Difference | Unreadable | WrongType | None:
+        """What differs; WrongType when it must be read again with that."""
+        left, right = reading.left, reading.right
+        if not isinstance(left, State):
+            return left
+        if isinstance(right, Unreadable):
+            return right
+        if isinstance(right, WrongType):
+            if left.missing or right.actual == left.kind:  # the type, or the fields to ask for, are known now
+                return right
+            text = f"{left.kind.decode()} here, {right.actual.decode()} on the mirror side"
+            return Difference(reading.key, Status.TYPE, text)
+        return difference(left, right, shift_ms=self._proxy.roles.shift_ms, tolerance_ms=self._tolerance_ms)
+
+    async def _read_both(self, db: int, readings: list[Reading]) -> None:
+        """The keys on both sides, at the same point of the order. Errors: Lost."""
         hub, roles = self._proxy.hub, self._proxy.roles
-        db, key = place
         done = trio.Event()
-        frames: list[bytes | None] = []
-        right_believed: list[Believed] = []
-        dirty: list[bool] = []
+        lost: list[bool] = []
 
         def on_mirror(frame: bytes | None) -> None:
-            frames.append(frame)
-            dirty.append(place in hub.repair.keys)
+            lost.append(frame is None)
+            _take_in(frame, mirrored, [reading.right_commands for reading in mirrored], left=False)
+            self._note_dirt(db, mirrored)
             done.set()
 
         def on_serving(frame: bytes | None) -> None:
-            frames.append(frame)
-            dirty.append(place in hub.repair.keys)
-            left = _parsed(key, frame, believed)
-            if not isinstance(left, State):
+            lost.append(frame is None)
+            _take_in(frame, readings, commands, left=True)
+            self._note_dirt(db, readings)
+            mirrored.extend(reading for reading in readings if isinstance(reading.left, State))
+            for reading in mirrored:
+                reading.expect(known=roles.mirror_facts.commands)
+            if mirrored:
+                hub.mirror.call(db, [args for reading in mirrored for args in reading.right_commands], on_mirror)
+            else:
                 done.set()
-                return
-            known = isinstance(believed, WrongType) and (left.missing or believed.actual == left.kind)
-            right_believed.append(believed if known else left.kind)
-            commands = read_commands(key, Form.STRUCT, right_believed[0], known=roles.mirror_facts.commands)
-            hub.mirror.call(db, commands, on_mirror)
 
-        hub.lane.call(db, read_commands(key, Form.STRUCT, believed, known=roles.serving_facts.commands), on_serving)
+        mirrored: list[Reading] = []
+        known = roles.serving_facts.commands
+        commands = [read_commands(one.key, Form.STRUCT, one.believed, known=known) for one in readings]
+        hub.lane.call(db, [args for one in commands for args in one], on_serving)
         hub.flush()
         await done.wait()
-        if None in frames:
+        if any(lost):
             raise Lost("a connection was lost in the middle: run it again")
-        left = _parsed(key, frames[0], believed)
-        right = _parsed(key, frames[1], right_believed[0]) if right_believed else left
-        return left, right, any(dirty)
+
+    def _note_dirt(self, db: int, readings: list[Reading]) -> None:
+        """Asked when the replies come: by the time that the task runs, a key may have been repaired."""
+        for reading in readings:
+            reading.dirty = reading.dirty or (db, reading.key) in self._proxy.hub.repair.keys
 
 
-def _parsed(key: bytes, frame: bytes | None, believed: Believed) -> State | WrongType | Unreadable:
-    if frame is None:
-        return Unreadable("connection lost")
-    if frame.startswith(b"-"):
-        return Unreadable(frame[1:-2].decode(errors="replace"))
-    return parse(key, Form.STRUCT, [decode(element) for element in elements(frame)], believed)
+Seen = State | WrongType | Unreadable
+NOT_READ = Unreadable("not read")
+
+
+@dataclass(slots=True)
+class Reading:
+    """One key, read on both sides."""
+
+    key: bytes
+    believed: Believed
+    left: Seen = NOT_READ
+    right: Seen = NOT_READ
+    right_believed: Believed = None
+    right_commands: list[list[bytes]] = field(default_factory=list)
+    dirty: bool = False  # while it was read
+
+    def expect(self, *, known: frozenset[bytes]) -> None:
+        """Prepare the read on the mirror side by what was seen on the serving side."""
+        assert isinstance(self.left, State)
+        fits = isinstance(self.believed, WrongType) and (self.left.missing or self.believed.actual == self.left.kind)
+        self.right_believed = self.believed if fits else self.left.kind
+        self.right_commands = read_commands(self.key, Form.STRUCT, self.right_believed, known=known)
+
+
+def _take_in(
+    frame: bytes | None, readings: list[Reading], commands: Sequence[Sequence[Sequence[bytes]]], *, left: bool
+) -> None:
+    """Give each key its part of the EXEC reply."""
+    failed = Unreadable("connection lost")
+    replies: list[bytes] = []
+    if frame is not None:
+        replies = elements(frame) if frame.startswith(b"*") else []
+        failed = Unreadable(frame[1:-2].decode(errors="replace")[:200])
+    whole = len(replies) == sum(map(len, commands))
+    position = 0
+    for reading, own in zip(readings, commands, strict=True):
+        part = [decode(reply) for reply in replies[position : position + len(own)]]
+        position += len(own)
+        if left:
+            reading.left = parse(reading.key, Form.STRUCT, part, reading.believed) if whole else failed
+        else:
+            reading.right = parse(reading.key, Form.STRUCT, part, reading.right_believed) if whole else failed

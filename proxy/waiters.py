@@ -27,6 +27,7 @@ Place = tuple[int, bytes]
 
 TIMED_OUT = {2: b"*-1\r\n", 3: b"_\r\n"}
 POLL_SECONDS = 0.5  # for pushes that did not come through the proxy, or by scripts that did not declare the key
+MOVES = frozenset([b"BLMOVE", b"BRPOPLPUSH"])
 STREAM_READS = frozenset([b"XREAD", b"XREADGROUP"])
 _PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
 
@@ -144,7 +145,10 @@ class Waiters:
         if waiter.spec.writes:
             hub.note(waiter.spec, waiter.args, self._db(waiter))
         streams = last_ids(waiter)
-        commands = [[b"XINFO", b"STREAM", key] for _, key in streams] + [waiter.args]
+        commands = [[b"XINFO", b"STREAM", key] for _, key in streams]
+        if waiter.spec.name in MOVES:
+            commands.append([b"TYPE", waiter.args[1]])  # tells whose type is wrong, should one be
+        commands.append(waiter.args)
 
         def on_queued(frame: bytes | None) -> None:
             if frame is not None and is_error(frame):
@@ -179,7 +183,7 @@ class Waiters:
         for (index, _), reply in zip(streams, replies, strict=False):
             waiter.args[index] = last_id(reply)
         answer = replies[-1]
-        if is_null(answer) or (is_error(answer) and waiter.tries > 1 and answer.startswith(b"-WRONGTYPE")):
+        if is_null(answer) or (waiter.tries > 1 and self._goes_on(waiter, replies)):
             self._go_on(waiter)
             return
         if waiter.spec.writes:
@@ -189,6 +193,16 @@ class Waiters:
         self._finish(waiter, answer)
         if waiter.spec.writes:
             self.touched_places(waiter.places)
+
+    def _goes_on(self, waiter: Waiter, replies: list[bytes]) -> bool:
+        """A key that has become another type is waited for on; a destination that is one ends the wait. Readers of a
+        consumer group are told since 7.2."""
+        if not replies[-1].startswith(b"-WRONGTYPE"):
+            return False
+        if waiter.spec.name in MOVES and replies[0] in (b"+list\r\n", b"+none\r\n"):
+            return False
+        told = waiter.spec.name == b"XREADGROUP" and self._hub.roles.serving_facts.version[1:] >= (7, 2)
+        return not told
 
     def _go_on(self, waiter: Waiter) -> None:
         """Nothing there yet. A push that was sent while the attempt was in flight is looked at now."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 
 from proxy.effects.compare import AGGREGATES, text
-from proxy.effects.model import NOTHING, Command, Context, Effect, Kind, Rule
+from proxy.effects.model import NOTHING, Command, Compute, Context, Effect, Kind, Rewrite, Rule
 from resp.frames import elements, is_error, is_null
 
 OK = b"+OK\r\n"
@@ -21,6 +21,12 @@ ONE = b":1\r\n"
 EMPTY = frozenset({b"*0\r\n", b"~0\r\n", b"%0\r\n"})
 
 KeysOf = Callable[[list[bytes]], Iterable[bytes]]
+
+# How rules are described where they say nothing of their own; docs/commands.md explains the words
+AS_SENT = "as sent, same reply expected"
+IF_CHANGED = "as sent when it changed something, same reply expected"
+GUARDED = "; expiry guard"
+STATE_COPY = "state copy of the destination"
 
 # -- replies ----------------------------------------------------------------------------------------------------------
 
@@ -137,7 +143,7 @@ def as_sent(keys: KeysOf = first_key) -> Rule:
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         return NOTHING if is_error(frame) else one(args, frame, keys(args))
 
-    return Rule(Kind.AS_SENT, compute)
+    return Rule(Kind.AS_SENT, compute, AS_SENT)
 
 
 def as_sent_guarded() -> Rule:
@@ -146,7 +152,7 @@ def as_sent_guarded() -> Rule:
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         return NOTHING if is_error(frame) else one(args, frame, args[1:2], guard=args[1:2])
 
-    return Rule(Kind.AS_SENT_GUARDED, compute)
+    return Rule(Kind.AS_SENT_GUARDED, compute, AS_SENT + GUARDED)
 
 
 def when(
@@ -155,6 +161,7 @@ def when(
     keys: KeysOf = first_key,
     guard: bool = False,
     expect: Callable[[bytes], bytes | None] = lambda frame: frame,
+    text: str = IF_CHANGED,
 ) -> Rule:
     """The same command if the reply says that something changed. Guarded keys are all of `keys`."""
 
@@ -164,11 +171,11 @@ def when(
         written = tuple(keys(args))
         return one(args, expect(frame), written, guard=written if guard else ())
 
-    return Rule(Kind.COMPUTED, compute)
+    return Rule(Kind.COMPUTED, compute, text + GUARDED if guard else text)
 
 
 def becomes(
-    changed: Callable[[bytes], bool], command: Callable[[list[bytes]], Command], expected: bytes | None
+    changed: Callable[[bytes], bool], command: Callable[[list[bytes]], Command], expected: bytes | None, text: str
 ) -> Rule:
     """Another command on the same key, which does not depend on the key's prior state, if the reply says changed."""
 
@@ -177,7 +184,7 @@ def becomes(
             return NOTHING
         return one(command(args), expected, args[1:2])
 
-    return Rule(Kind.COMPUTED, compute)
+    return Rule(Kind.COMPUTED, compute, text)
 
 
 def derived(keys: KeysOf, changed: Callable[[bytes], bool] = lambda frame: True) -> Rule:
@@ -186,13 +193,13 @@ def derived(keys: KeysOf, changed: Callable[[bytes], bool] = lambda frame: True)
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         return NOTHING if is_error(frame) or not changed(frame) else copy_of(ctx, *keys(args))
 
-    return Rule(Kind.COMPUTED, compute)
+    return Rule(Kind.COMPUTED, compute, STATE_COPY)
 
 
-def computed(compute: Callable[[list[bytes], bytes, Context], Effect]) -> Rule:
+def computed(compute: Compute, text: str, rewrite: Rewrite | None = None) -> Rule:
     """A function that is only asked when the reply is not an error."""
 
     def without_errors(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         return NOTHING if is_error(frame) else compute(args, frame, ctx)
 
-    return Rule(Kind.COMPUTED, without_errors)
+    return Rule(Kind.COMPUTED, without_errors, text, rewrite)

@@ -23,11 +23,14 @@ def _unseen(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     return Effect(unmirrored="it deletes keys that cannot be named")
 
 
+BARRIER = "as sent, as a barrier: pending copies of the databases are dropped or renumbered"
+MESSAGE = "as sent, any answer (the sides differ in subscribers)"
+
 RULES: dict[bytes, Rule] = {
-    b"CLUSTER FLUSHSLOT": computed(_unseen),
-    b"FLUSHALL": computed(_barrier),
-    b"FLUSHDB": computed(_barrier),
-    b"PUBLISH": computed(_message),
-    b"SPUBLISH": computed(_message),
-    b"SWAPDB": computed(_barrier),
+    b"CLUSTER FLUSHSLOT": computed(_unseen, "not possible: its keys cannot be named"),
+    b"FLUSHALL": computed(_barrier, BARRIER),
+    b"FLUSHDB": computed(_barrier, BARRIER),
+    b"PUBLISH": computed(_message, MESSAGE),
+    b"SPUBLISH": computed(_message, MESSAGE),
+    b"SWAPDB": computed(_barrier, BARRIER),
 }

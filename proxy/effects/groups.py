@@ -11,6 +11,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from proxy.effects.build import (
+    AS_SENT,
+    GUARDED,
     aggregate,
     array,
     as_sent,
@@ -192,14 +194,21 @@ def _create(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     return one(args, frame, args[2:3], guard=args[2:3])
 
 
+def _unlisted(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
+    """A subcommand of a newer server."""
+    return copy_of(ctx, *args[2:3])
+
+
+CONSUMER = "without any: XGROUP CREATECONSUMER"
+
 RULES: dict[bytes, Rule] = {
-    b"XAUTOCLAIM": computed(_xautoclaim),
-    b"XCLAIM": computed(_xclaim),
-    b"XGROUP": computed(lambda args, frame, ctx: copy_of(ctx, *args[2:3])),  # a subcommand that is not listed
-    b"XGROUP CREATE": computed(_create),
+    b"XAUTOCLAIM": computed(_xautoclaim, f"XCLAIM of the entries in the reply, XACK of the deleted ones; {CONSUMER}"),
+    b"XCLAIM": computed(_xclaim, f"XCLAIM of the entries in the reply, with TIME; {CONSUMER}"),
+    b"XGROUP": computed(_unlisted, "state copy of the key"),
+    b"XGROUP CREATE": computed(_create, AS_SENT + GUARDED),
     b"XGROUP CREATECONSUMER": when(positive, keys=_key),
     b"XGROUP DELCONSUMER": as_sent(_key),  # 0 pending entries, yet the consumer is gone
     b"XGROUP DESTROY": when(positive, keys=_key),
     b"XGROUP SETID": as_sent(_key),
-    b"XREADGROUP": computed(_xreadgroup),
+    b"XREADGROUP": computed(_xreadgroup, f"XREADGROUP of as many entries, same entries expected; {CONSUMER}"),
 }

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from proxy.effects.build import (
+    GUARDED,
+    IF_CHANGED,
     ONE,
     array,
     as_sent_guarded,
@@ -71,7 +73,7 @@ def _hexpire(option: bytes) -> Rule:
             return NOTHING
         return Effect(tuple(commands), tuple(expected), (key,), relative=bool(timed) and is_relative(option))
 
-    return computed(compute)
+    return computed(compute, "by the reply: HPEXPIREAT of the fields timed, HDEL of the fields deleted")
 
 
 def _hpersist(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
@@ -139,15 +141,15 @@ RULES: dict[bytes, Rule] = {
     b"HDEL": when(positive),
     b"HEXPIRE": _hexpire(b"EX"),
     b"HEXPIREAT": _hexpire(b"EXAT"),
-    b"HGETDEL": computed(_hgetdel),
-    b"HGETEX": computed(_hgetex),
+    b"HGETDEL": computed(_hgetdel, "HDEL of the fields that were there"),
+    b"HGETEX": computed(_hgetex, "HGETEX of the fields that were there, with PXAT or PERSIST"),
     b"HINCRBY": as_sent_guarded(),  # an expired field shows in the reply, unless its value was 0
-    b"HINCRBYFLOAT": computed(_hincrbyfloat),
+    b"HINCRBYFLOAT": computed(_hincrbyfloat, "as sent, or HSET of the result where fields have no deadlines" + GUARDED),
     b"HMSET": as_sent_guarded(),
-    b"HPERSIST": computed(_hpersist),
+    b"HPERSIST": computed(_hpersist, IF_CHANGED),
     b"HPEXPIRE": _hexpire(b"PX"),
     b"HPEXPIREAT": _hexpire(b"PXAT"),
     b"HSET": as_sent_guarded(),  # 0 hides new values
-    b"HSETEX": computed(_hsetex),
-    b"HSETNX": computed(_hsetnx),
+    b"HSETEX": computed(_hsetex, "HSETEX with PXAT, HSET or HDEL; state copy with KEEPTTL" + GUARDED),
+    b"HSETNX": computed(_hsetnx, "HSET when it took place" + GUARDED),
 }

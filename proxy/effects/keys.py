@@ -6,8 +6,10 @@ RENAME, COPY, MOVE and SORT … STORE build on keys that may not be equal yet: w
 from __future__ import annotations
 
 from proxy.effects.build import (
+    IF_CHANGED,
     OK,
     ONE,
+    STATE_COPY,
     becomes,
     computed,
     copy_of,
@@ -40,7 +42,8 @@ def _expire(option: bytes) -> Rule:
         command = (b"PEXPIREAT", args[1], digits(deadline(option, args[2], ctx)))
         return Effect((command,), (ONE,), (args[1],), relative=relative)
 
-    return computed(compute)
+    negative = "; DEL for a time not above 0" if is_relative(option) else ""
+    return computed(compute, "PEXPIREAT when it took effect" + negative)
 
 
 def _rename(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
@@ -96,22 +99,23 @@ def _any_answer(frame: bytes) -> None:
     """Whatever DEL answers, the keys are gone."""
 
 
-DELETION = when(positive, keys=lambda args: args[1:], expect=_any_answer)
+DELETION = when(positive, keys=lambda args: args[1:], expect=_any_answer, text="as sent when it deleted something")
+RESTORED = "RESTORE with REPLACE and ABSTTL"
 
 RULES: dict[bytes, Rule] = {
-    b"COPY": computed(_copy),
+    b"COPY": computed(_copy, STATE_COPY),
     b"DEL": DELETION,
     b"EXPIRE": _expire(b"EX"),
     b"EXPIREAT": _expire(b"EXAT"),
-    b"MIGRATE": Rule(Kind.COMPUTED, _migrate),
-    b"MOVE": computed(_move),
-    b"PERSIST": becomes(positive, lambda args: (b"PERSIST", args[1]), ONE),
+    b"MIGRATE": Rule(Kind.COMPUTED, _migrate, "DEL of the keys moved; state copy after an error"),
+    b"MOVE": computed(_move, "state copy of the key in both databases when it was moved"),
+    b"PERSIST": becomes(positive, lambda args: (b"PERSIST", args[1]), ONE, IF_CHANGED),
     b"PEXPIRE": _expire(b"PX"),
     b"PEXPIREAT": _expire(b"PXAT"),
-    b"RENAME": computed(_rename),
-    b"RENAMENX": computed(_rename),
-    b"RESTORE": computed(_restore),
-    b"RESTORE-ASKING": computed(_restore),
-    b"SORT": computed(_sort),
+    b"RENAME": computed(_rename, "state copy of both keys"),
+    b"RENAMENX": computed(_rename, "state copy of both keys when it took place"),
+    b"RESTORE": computed(_restore, RESTORED),
+    b"RESTORE-ASKING": computed(_restore, RESTORED),
+    b"SORT": computed(_sort, STATE_COPY + "; nothing without STORE"),
     b"UNLINK": DELETION,
 }

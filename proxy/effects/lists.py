@@ -7,6 +7,8 @@ reply compared. A move between two lists is not taken for derived: its reply sho
 from __future__ import annotations
 
 from proxy.effects.build import (
+    AS_SENT,
+    GUARDED,
     aggregate,
     as_sent,
     computed,
@@ -42,7 +44,7 @@ def _blocking_pop(name: bytes) -> Rule:
         key, element = elements(frame)
         return one((name, text(key)), element, (text(key),))
 
-    return computed(compute)
+    return computed(compute, f"{name.decode()} of the key that was served, same element expected")
 
 
 def _multi_pop(first: int) -> Rule:
@@ -57,7 +59,7 @@ def _multi_pop(first: int) -> Rule:
             raise ValueError("neither LEFT nor RIGHT")
         return one((pop, text(name), digits(len(elements(popped)))), popped, (text(name),))
 
-    return computed(compute)
+    return computed(compute, "LPOP or RPOP with the number popped, same elements expected")
 
 
 def _blocking_move(name: bytes, end: int) -> Rule:
@@ -69,9 +71,10 @@ def _blocking_move(name: bytes, end: int) -> Rule:
         command: Command = (name, *args[1:end])
         return one(command, frame, args[1:3], guard=args[1:3])
 
-    return computed(compute)
+    return computed(compute, f"{name.decode()}, same reply expected" + GUARDED)
 
 
+PUSHED = AS_SENT + GUARDED + " unless the reply proves a new list"
 MOVE = when(_filled, keys=lambda args: args[1:3], guard=True)
 
 RULES: dict[bytes, Rule] = {
@@ -84,13 +87,13 @@ RULES: dict[bytes, Rule] = {
     b"LMOVE": MOVE,
     b"LMPOP": _multi_pop(1),
     b"LPOP": when(_filled),
-    b"LPUSH": computed(_push),
+    b"LPUSH": computed(_push, PUSHED),
     b"LPUSHX": when(positive),
     b"LREM": when(positive),
     b"LSET": as_sent(),
     b"LTRIM": as_sent(),  # OK says nothing; a list that has expired here only is about to expire there
     b"RPOP": when(_filled),
     b"RPOPLPUSH": MOVE,
-    b"RPUSH": computed(_push),
+    b"RPUSH": computed(_push, PUSHED),
     b"RPUSHX": when(positive),
 }

@@ -75,5 +75,6 @@ class Rule:
 
     kind: Kind
     compute: Compute
+    text: str  # how the command is mirrored, in a few words, for docs/commands.md
     rewrite: Rewrite | None = None  # applied before the command is forwarded; `compute` sees the result
     as_sent_argc: int = 0  # with exactly so many arguments, name included, the kind is AS_SENT

@@ -56,14 +56,17 @@ def _library(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     return Effect((tuple(args),), (None,))
 
 
+COPIED = "state copy of the declared keys, also after an error"
+TOLD = "as sent, any answer"
+
 RULES: dict[bytes, Rule] = {
-    b"EVAL": Rule(Kind.COMPUTED, _script),
-    b"EVALSHA": Rule(Kind.COMPUTED, _call),
-    b"FCALL": Rule(Kind.COMPUTED, _call),
-    b"FUNCTION DELETE": Rule(Kind.COMPUTED, _told),
-    b"FUNCTION FLUSH": Rule(Kind.COMPUTED, _told),
-    b"FUNCTION LOAD": Rule(Kind.COMPUTED, _library),
-    b"FUNCTION RESTORE": Rule(Kind.COMPUTED, _library),
-    b"SCRIPT FLUSH": Rule(Kind.COMPUTED, _told),
-    b"SCRIPT LOAD": Rule(Kind.COMPUTED, _told),
+    b"EVAL": Rule(Kind.COMPUTED, _script, COPIED + "; nothing for flags=no-writes"),
+    b"EVALSHA": Rule(Kind.COMPUTED, _call, COPIED),
+    b"FCALL": Rule(Kind.COMPUTED, _call, COPIED),
+    b"FUNCTION DELETE": Rule(Kind.COMPUTED, _told, TOLD),
+    b"FUNCTION FLUSH": Rule(Kind.COMPUTED, _told, TOLD),
+    b"FUNCTION LOAD": Rule(Kind.COMPUTED, _library, "FUNCTION LOAD REPLACE, any answer"),
+    b"FUNCTION RESTORE": Rule(Kind.COMPUTED, _library, TOLD),
+    b"SCRIPT FLUSH": Rule(Kind.COMPUTED, _told, TOLD),
+    b"SCRIPT LOAD": Rule(Kind.COMPUTED, _told, TOLD),
 }

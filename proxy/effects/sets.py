@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from proxy.effects.build import (
+    GUARDED,
+    IF_CHANGED,
     ONE,
     aggregate,
     computed,
@@ -37,8 +39,8 @@ RULES: dict[bytes, Rule] = {
     b"SADD": when(positive, guard=True),
     b"SDIFFSTORE": derived(first_key),  # the *STORE commands answer 0 when they deleted the key
     b"SINTERSTORE": derived(first_key),
-    b"SMOVE": computed(_smove),
-    b"SPOP": computed(_spop),
+    b"SMOVE": computed(_smove, IF_CHANGED + GUARDED),
+    b"SPOP": computed(_spop, "SREM of the members in the reply"),
     b"SREM": when(positive),
     b"SUNIONSTORE": derived(first_key),
 }

@@ -9,9 +9,9 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from proxy.effects.build import as_sent, computed, copy_of, one, positive, when
+from proxy.effects.build import GUARDED, IF_CHANGED, as_sent, computed, copy_of, one, positive, when
 from proxy.effects.compare import text
-from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
+from proxy.effects.model import NOTHING, Context, Effect, Rule
 from resp.frames import is_null
 
 ENTRY_ID = re.compile(rb"\*|\d+(-(\d+|\*))?")
@@ -100,9 +100,9 @@ def _xtrim(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 RULES: dict[bytes, Rule] = {
     b"XACK": when(positive),
     b"XACKDEL": as_sent(),
-    b"XADD": Rule(Kind.COMPUTED, computed(_xadd).compute, _exact_request),
+    b"XADD": computed(_xadd, "XADD with the id in the reply" + GUARDED, _exact_request),
     b"XDEL": when(positive),
     b"XDELEX": as_sent(),
     b"XSETID": as_sent(),
-    b"XTRIM": Rule(Kind.COMPUTED, computed(_xtrim).compute, _exact_request),
+    b"XTRIM": computed(_xtrim, IF_CHANGED, _exact_request),
 }

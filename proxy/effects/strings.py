@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from proxy.effects.build import (
+    AS_SENT,
+    GUARDED,
+    IF_CHANGED,
     OK,
     ONE,
     TIMES,
@@ -87,7 +90,7 @@ def _put(pairs: list[tuple[bytes, bytes]], options: Mapping[bytes, bytes], ctx: 
 
 def _setex(option: bytes) -> Rule:
     """SETEX and PSETEX: key, time, value."""
-    return computed(lambda args, frame, ctx: _put([(args[1], args[3])], {option: args[2]}, ctx))
+    return computed(lambda args, frame, ctx: _put([(args[1], args[3])], {option: args[2]}, ctx), "SET with PXAT")
 
 
 def _msetex(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
@@ -150,33 +153,37 @@ def _present(frame: bytes) -> bool:
     return not is_null(frame)
 
 
+DELETED = "DEL when the key was deleted"
+PUT = "as sent; with options: SET when it took place, with PXAT or KEEPTTL (expiry guard)"
+
 RULES: dict[bytes, Rule] = {
     b"APPEND": as_sent_guarded(),  # "" creates an empty string and answers 0
-    b"BITFIELD": computed(_bitfield),
+    b"BITFIELD": computed(_bitfield, AS_SENT + GUARDED + "; nothing if it only gets"),
     b"BITOP": derived(lambda args: args[2:3]),  # 0: deleted
     b"DECR": as_sent_guarded(),
     b"DECRBY": as_sent_guarded(),
-    b"DELEX": becomes(positive, _deleted, None),  # Redis 8.4, documentation only
-    b"DELIFEQ": becomes(positive, _deleted, None),
-    b"GETDEL": becomes(_present, _deleted, None),
-    b"GETEX": computed(_getex),
-    b"GETSET": becomes(lambda frame: True, lambda args: (b"SET", args[1], args[2]), OK),
+    b"DELEX": becomes(positive, _deleted, None, DELETED),  # Redis 8.4, documentation only
+    b"DELIFEQ": becomes(positive, _deleted, None, DELETED),
+    b"GETDEL": becomes(_present, _deleted, None, DELETED),
+    b"GETEX": computed(_getex, "PEXPIREAT, or PERSIST with an expiry guard; nothing without an option"),
+    b"GETSET": becomes(lambda frame: True, lambda args: (b"SET", args[1], args[2]), OK, "SET"),
     b"INCR": as_sent_guarded(),
     b"INCRBY": as_sent_guarded(),
-    b"INCRBYFLOAT": computed(_incrbyfloat),
+    b"INCRBYFLOAT": computed(_incrbyfloat, "SET of the result with KEEPTTL" + GUARDED),
     b"MSET": as_sent(lambda args: args[1::2]),
-    b"MSETEX": computed(_msetex),
+    b"MSETEX": computed(_msetex, "a SET of each key when it took place, with PXAT or KEEPTTL (expiry guard)"),
     b"MSETNX": computed(
-        lambda args, frame, ctx: one((b"MSET", *args[1:]), OK, args[1::2]) if positive(frame) else NOTHING
+        lambda args, frame, ctx: one((b"MSET", *args[1:]), OK, args[1::2]) if positive(frame) else NOTHING,
+        "MSET when it took place",
     ),
-    b"PFADD": computed(_pfadd),
-    b"PFCOUNT": computed(_pfcount),
-    b"PFDEBUG": computed(_pfdebug),
+    b"PFADD": computed(_pfadd, IF_CHANGED + GUARDED),
+    b"PFCOUNT": computed(_pfcount, AS_SENT + " (it caches the result in the key); nothing with several keys"),
+    b"PFDEBUG": computed(_pfdebug, "state copy of the key"),
     b"PFMERGE": derived(lambda args: args[1:2]),
     b"PSETEX": _setex(b"PX"),
-    b"SET": Rule(Kind.COMPUTED, _set, as_sent_argc=3),
+    b"SET": Rule(Kind.COMPUTED, _set, PUT, as_sent_argc=3),
     b"SETBIT": as_sent_guarded(),  # answers the old bit, creates the key even to write a 0
     b"SETEX": _setex(b"EX"),
-    b"SETNX": becomes(positive, lambda args: (b"SET", args[1], args[2]), OK),
+    b"SETNX": becomes(positive, lambda args: (b"SET", args[1], args[2]), OK, "SET when it took place"),
     b"SETRANGE": as_sent_guarded(),
 }

@@ -6,6 +6,9 @@
 from __future__ import annotations
 
 from proxy.effects.build import (
+    AS_SENT,
+    GUARDED,
+    STATE_COPY,
     aggregate,
     as_sent_guarded,
     computed,
@@ -92,13 +95,15 @@ def _georadius(first_option: int) -> Rule:
         targets = [options[name] for name in (b"STORE", b"STOREDIST") if name in options]
         return copy_of(ctx, *targets)  # with both, the copy of the other one is merely not needed
 
-    return computed(compute)
+    return computed(compute, STATE_COPY + "; nothing without STORE or STOREDIST")
 
+
+REMOVED = "ZREM of the members in the reply"
 
 RULES: dict[bytes, Rule] = {
-    b"BZMPOP": computed(_zmpop),
-    b"BZPOPMAX": computed(_bzpop),
-    b"BZPOPMIN": computed(_bzpop),
+    b"BZMPOP": computed(_zmpop, REMOVED),
+    b"BZPOPMAX": computed(_bzpop, REMOVED),
+    b"BZPOPMIN": computed(_bzpop, REMOVED),
     b"GEOADD": as_sent_guarded(),  # scores are bit-identical on all versions
     b"GEORADIUS": _georadius(6),
     b"GEORADIUSBYMEMBER": _georadius(5),
@@ -106,13 +111,13 @@ RULES: dict[bytes, Rule] = {
     b"VADD": as_sent_guarded(),  # 0 hides a new vector; its links are random, the vectors are not
     b"VREM": when(positive),
     b"VSETATTR": when(positive),
-    b"ZADD": computed(_zadd),
+    b"ZADD": computed(_zadd, AS_SENT + GUARDED),
     b"ZDIFFSTORE": derived(first_key),  # the *STORE commands answer 0 when they deleted the key
-    b"ZINCRBY": computed(_zincrby),
+    b"ZINCRBY": computed(_zincrby, "as sent, same score expected" + GUARDED),
     b"ZINTERSTORE": derived(first_key),
-    b"ZMPOP": computed(_zmpop),
-    b"ZPOPMAX": computed(_zpop),
-    b"ZPOPMIN": computed(_zpop),
+    b"ZMPOP": computed(_zmpop, REMOVED),
+    b"ZPOPMAX": computed(_zpop, REMOVED),
+    b"ZPOPMIN": computed(_zpop, REMOVED),
     b"ZRANGESTORE": derived(first_key),
     b"ZREM": when(positive),
     b"ZREMRANGEBYLEX": when(positive),

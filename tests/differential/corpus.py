@@ -15,7 +15,6 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from itertools import product
 
 Call = tuple[bytes, ...]
 
@@ -130,9 +129,8 @@ def fixtures(text: str, prefix: bytes) -> tuple[Call, ...]:
     )
 
 
-def mutations(text: str) -> Iterator[list[str]]:
+def mutations(args: Sequence[str]) -> Iterator[list[str]]:
     """What is wrong with a call: its arity, each of its arguments, the type of its keys; and the case of its name."""
-    args = words(text)
     if "\\" not in args[0]:
         yield [args[0].swapcase(), *args[1:]]
     for count in range(1, len(args)):
@@ -169,9 +167,8 @@ def units(template: str, ident: str, *, limit: int = _EXPANSIONS, mutate: bool =
         yield _unit(variant, [part.split() for part in variant.split(" ; ")], f"{ident}.{number}", varies)
     if mutate and variants:
         lines = [words(part) for part in variants[0].split(" ; ")]
-        name = command_name(call(variants[0].split(" ; ")[-1]))
-        main = next((line for line in reversed(lines) if command_name(call(" ".join(line))) == name), lines[-1])
-        wrong = list(mutations(" ".join(word or '""' for word in main)))
+        name = command_name(call(variants[0]))
+        wrong = list(mutations(lines[0]))
         yield _unit(" ".join(word for line in wrong for word in line), wrong, f"{ident}.wrong", varies, name)
 
 
@@ -181,9 +178,17 @@ def _unit(text: str, lines: Sequence[Sequence[str]], ident: str, varies: bool, n
     return Unit(name or command_name(calls[0]), ident, fixtures(text, prefix), calls, varies)
 
 
+def draw(rng: random.Random, lines: Sequence[str], prefix: bytes = b"", wrong: float = 0.1) -> list[Call]:
+    """One of the lines with random alternatives, on few keys that others use, too; sometimes with a mistake."""
+    text = rng.choice(lines).removeprefix("~")
+    while found := _CHOICE.search(text):
+        text = text[: found.start()] + rng.choice(found[1].split("|")) + text[found.end() :]
+    chosen = [words(part) for part in text.split(" ; ")]
+    if rng.random() < wrong:
+        chosen[0] = rng.choice(list(mutations(chosen[0])))
+    return [tuple(_bytes(word, prefix) for word in line) for line in chosen]
+
+
 def templates(text: str) -> list[str]:
     """The lines of a table; `#` begins a comment."""
     return [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-
-
-__all__ = ["CONTAINERS", "Call", "Unit", "command_name", "expand", "product", "templates", "units"]

@@ -11,7 +11,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 
 from tests.differential.corpus import Call, Unit
-from tests.differential.differences import same_reply
+from tests.differential.differences import Known, same_reply
 from tests.differential.wire import NoReply, Wire, pack
 from tests.proxies import RunningProxy
 from tests.servers import Server, make_server
@@ -49,6 +49,8 @@ class Sides:
     target: Server
     proxy: RunningProxy
     differs: list[Differs] = field(default_factory=list)
+    known: set[Known] = field(default_factory=set)  # entries of KNOWN that have been met
+    varying: set[bytes] = field(default_factory=set)  # prefixes of keys whose value is a matter of chance or time
     calls: int = 0
 
     def run(self, units: Iterable[Unit], resp: int, *, pipelined: bool = True, fresh: bool = False) -> None:
@@ -56,6 +58,8 @@ class Sides:
         wires: tuple[Wire, Wire] | None = None
         try:
             for unit in units:
+                if unit.varies:
+                    self.varying.add(unit.ident.encode())
                 if wires is None:
                     wires = Wire(self.bare.port, resp), Wire(self.proxy.port, resp)
                 if not self._run(unit, wires, resp, pipelined) or fresh:
@@ -97,9 +101,7 @@ def _close(wires: tuple[Wire, Wire]) -> None:
 def running(name: str) -> Iterator[Sides]:
     """Servers and proxy, with the backfill of nothing done: from then on all is mirrored as commands."""
     with ExitStack() as stack:
-        bare, source, target = (
-            stack.enter_context(make_server(one)) for one in (name, name, TARGETS[name])
-        )
+        bare, source, target = (stack.enter_context(make_server(one)) for one in (name, name, TARGETS[name]))
         proxy = stack.enter_context(RunningProxy(source, target))
         proxy.backfill()
         yield Sides(name, bare, source, target, proxy)

@@ -18,29 +18,29 @@ PAIRS = [("redis-6.2", "valkey-9.1"), ("redis-6.2", "redis-8.2"), ("redis-7.0", 
 COUNTS = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 
-@pytest.mark.parametrize(("source", "target"), PAIRS)
-@pytest.mark.parametrize("keys", [10_000, pytest.param(200_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])])
+LONG = pytest.param(*PAIRS[0], 200_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])
+
+
+@pytest.mark.parametrize(("source", "target", "keys"), [*((*pair, 8000) for pair in PAIRS), LONG])
 def test_the_whole_migration(
     server_pool: Pool, start_proxy: Callable[..., RunningProxy], source: str, target: str, keys: int
 ) -> None:
-    if keys > 10_000 and (source, target) != PAIRS[0]:
-        pytest.skip("one pair is enough for the long form")
     a, b = server_pool.get(source), server_pool.get(target)
     preload(a, keys, seed=3)
     proxy = start_proxy(a, b)
     assert proxy.status()["phase"] == "filling"
-    with Traffic(proxy, clients=16, rate=1500.0, seed=3, also_known_to=b) as traffic:
-        traffic.wait_for(500)
+    with Traffic(proxy, clients=16, rate=1000.0, seed=3, also_known_to=b) as traffic:
+        traffic.wait_for(300)
         filled = proxy.backfill()
         assert (filled["state"], filled["failed"], filled["problem"]) == ("done", 0, "")
         assert filled["scanned"] > keys * 0.9 and filled["copied"] > keys * 0.9
-        traffic.wait_for(500)
+        traffic.wait_for(300)
         proxy.verify()
         there = proxy.flip()
-        traffic.wait_for(500)
+        traffic.wait_for(300)
         proxy.verify()
         back = proxy.flip()
-        traffic.wait_for(500)
+        traffic.wait_for(300)
     assert [(there[name], back[name]) for name in ("flipped", "serving", "epoch")] == [
         (True, True),
         ("target", "source"),
@@ -98,7 +98,7 @@ def test_verify_sees_what_is_different(server_pool: Pool, start_proxy: Callable[
     }  # fmt: skip
     named = {(finding["status"], finding["key"]) for finding in found.json["findings"]}
     assert {status for status, _ in named} == {"missing", "extra", "ttl"}
-    assert "4 " not in proxy.cli("flip").out and proxy.cli("flip").code == 4
+    assert proxy.cli("flip").code == 4
     repaired = proxy.cli("verify", "--json", "--repair")
     assert repaired.code == 0 and repaired.json["repaired"] == 4
     assert_equal_servers(a, b)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from random import Random
 
 import pytest
 import redis
@@ -462,12 +463,10 @@ def test_a_value_larger_than_the_target_takes(make_rig: MakeRig) -> None:
     """Its server closes the connection on such a value: the link must not be lost again and again for one key."""
     rig = make_rig()
     rig.target.call("CONFIG", "SET", "proto-max-bulk-len", "1mb")
-    big, client = b"".join(b"%d " % number for number in range(120_000)), rig.proxy.client()
-    client.set("big", big[:400_000])
-    client.append("big", big[400_000:])
-    rig.proxy.wait_settled()  # piece by piece it went through
-    client.set("moved", 1)
-    client.rename("big", "moved")  # a state copy, in one piece: 1.2 MB
+    big, client = Random(1).randbytes(1_500_000), rig.proxy.client()
+    client.set("big", big[:750_000])
+    client.append("big", big[750_000:])
+    client.rename("big", "moved")  # a state copy, in one piece: 1.5 MB
     client.set("small", 1)
     rig.until(lambda now: "moved" in str(now["problems"]), "the key is named")
     with rig.promises() as promises:

@@ -13,7 +13,7 @@ from typing import Any
 from proxy.effects import RULES
 from proxy.hub import DOWN, Hub
 from proxy.local import Local
-from proxy.pinned import Pins
+from proxy.pins import Pins
 from proxy.roles import Roles
 from proxy.router import Router
 from proxy.session import Session

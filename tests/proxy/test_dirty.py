@@ -108,10 +108,11 @@ def test_an_old_acknowledgement_settles_nothing() -> None:
 
 def test_failed_copies_wait_for_their_retry() -> None:
     keys = queued(DirtyKeys())
-    keys.failed(K, "OOM")
+    keys.failed(K, "OOM", due=10.0)
     assert take(keys) is None
+    assert keys.retry(9.9) == 0
     assert [place for place, _ in keys.failing()] == [K]
-    assert keys.retry() == 1
+    assert keys.retry(10.0) == 1
     assert take(keys) == K
 
 
@@ -261,7 +262,7 @@ class Model(RuleBasedStateMachine):
         for what, place, value, *_ in lost:
             if what == "read":
                 if self.keys.reading(place, value):
-                    self.keys.failed(place, "lane lost", now=True)
+                    self.keys.failed(place, "lane lost")
             else:
                 self.keys.mark_unordered(place, "lane lost")
 
@@ -320,7 +321,7 @@ class Model(RuleBasedStateMachine):
         if what == "copy":
             if refused:
                 if self.keys.is_queued(place, seq):
-                    self.keys.failed(place, "OOM")
+                    self.keys.failed(place, "OOM", due=1.0)
             else:
                 self.apply(entry)
                 self.keys.settled(place, seq)
@@ -344,7 +345,7 @@ class Model(RuleBasedStateMachine):
 
     @rule()
     def retry(self) -> None:
-        self.keys.retry()
+        self.keys.retry(1.0)
 
     # -- what must hold ------------------------------------------------------------------------------------------
 
@@ -377,7 +378,7 @@ class Model(RuleBasedStateMachine):
             self.keys.release(write[0])
         self.elsewhere.clear()
         for _ in range(20):
-            self.keys.retry()
+            self.keys.retry(1.0)
             for _ in range(8):
                 self.repair_reads()
             while self.lane:
