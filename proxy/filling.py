@@ -8,6 +8,7 @@ was lost meanwhile (SWAPDB, a barrier that failed).
 
 from __future__ import annotations
 
+import logging
 import time
 from dataclasses import asdict, dataclass, field
 from enum import Enum
@@ -16,15 +17,18 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from backfill.client import Client, ConnectionLost, ReplyError
-from backfill.errors import BackfillError, ScanError
+from backfill.errors import BackfillError, ConnectError, ScanError
 from backfill.scan import databases, scan, select
 from proxy.dirty import Place
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
 
+log = logging.getLogger("crossfade")
+
 WINDOW = 2000  # keys found but not yet copied; more would only be memory
 SETTLE_SECONDS = 0.2  # how often the end of the last copies is looked at
+AGAIN_SECONDS = 1.0  # after a lost connection
 GIVE_UP_SECONDS = 30.0  # without any progress at the end, what is left has failed
 
 
@@ -92,12 +96,18 @@ class Filling:
     async def run(self, plan: Plan) -> None:
         """Copy everything. The outcome is in `progress`."""
         began = time.monotonic()
+        unmirrored = self._proxy.hub.recorder.unmirrored.copy()
         while True:
             refills = self._proxy.refills
             self.progress = Progress(state=Work.RUNNING.value)
             self._pending.clear()
             try:
                 await self._fill(plan, began)
+            except (ConnectionLost, ConnectError) as problem:
+                log.warning("backfill: %s; it begins again when both sides are there", problem.text)
+                self.progress.problem = problem.text
+                await self._both_there()
+                continue
             except BackfillError as problem:
                 self._end(Work.FAILED, problem.text, began)
                 return
@@ -117,7 +127,13 @@ class Filling:
             self.progress.complete = True
             self._proxy.state.remember(backfilled=True, filled=True)
             self._proxy.problems.pop("filling", None)
+            self._proxy.hub.recorder.copied_all(unmirrored)
         self._end(Work.DONE, "", began)
+
+    async def _both_there(self) -> None:
+        hub = self._proxy.hub
+        await trio.sleep(AGAIN_SECONDS)
+        await hub.until(lambda: hub.lane.link is not None and hub.mirror.link is not None)
 
     def _end(self, work: Work, problem: str, began: float) -> None:
         self.progress.state = work.value
@@ -159,9 +175,7 @@ class Filling:
             self._proxy.hub.repair.swaps,
         )
         for start in range(0, len(keys), 100):
-            await hub.until(
-                lambda: len(self._pending) < WINDOW or (refills, swaps) != (self._proxy.refills, hub.repair.swaps)
-            )
+            await hub.until(lambda: not hub.flipping and (len(self._pending) < WINDOW or self._order() != order))
             for key in keys[start : start + 100]:
                 place = (db, key)
                 if place not in self._pending:

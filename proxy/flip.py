@@ -150,9 +150,14 @@ async def _drain(proxy: Proxy, seconds: float) -> bool:
     answers: list[bytes | None] = []
     hub.mirror.call(0, [[b"PING"]], answers.append)  # a side that hangs must not become the serving side
     hub.flush()
+
+    def drained() -> bool:
+        return bool(answers) and hub.drained and hub.settled
+
     with trio.move_on_after(seconds):
-        await hub.until(lambda: bool(answers) and hub.drained and hub.settled)
-    return bool(answers) and hub.drained and hub.settled and hub.lane.link is not None and hub.mirror.link is not None
+        while not drained():  # what a job has sent since the condition held is drained as well
+            await hub.until(drained)
+    return drained() and None not in answers and hub.lane.link is not None and hub.mirror.link is not None
 
 
 def _left(proxy: Proxy) -> str:

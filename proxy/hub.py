@@ -120,6 +120,11 @@ class Hub:
         if not places and self.recorder.reaches_unknown_keys(spec):
             self.journal.note_barrier(spec.name)
 
+    @property
+    def flipping(self) -> bool:
+        """Jobs send nothing now."""
+        return FLIP in self._pauses
+
     # -- flush ---------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

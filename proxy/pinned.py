@@ -76,6 +76,7 @@ class Awaited:
     frames: int = 1  # replies still to come
     held: list[Place] = field(default_factory=list)
     block: Transaction | None = None  # EXEC or DISCARD: the transaction that it ends
+    opened: Transaction | None = None  # MULTI: the transaction that it begins
 
 
 class Pinned:
@@ -223,8 +224,8 @@ class Pinned:
                 self._end(self.transaction, awaited, committing=name == b"EXEC")
             elif name not in (b"MULTI", b"WATCH", b"EXEC", b"DISCARD"):
                 self._queue(self.transaction, spec, args)
-        elif name == b"MULTI" and len(args) == 1:
-            self.transaction = Transaction(self.session.db)
+        elif name == b"MULTI" and len(args) == 1 and not self.quiet:
+            self.transaction = awaited.opened = Transaction(self.session.db)
         elif name == b"WATCH":
             self.watching = True
         elif name == b"UNWATCH":
@@ -346,9 +347,19 @@ class Pinned:
             if spec.name == b"EXEC" and not is_error(frame) and not is_null(frame):
                 self._committed(block, elements(frame))
             self._release(awaited.held)
+        elif awaited.opened is not None and is_error(frame):
+            self._not_opened(awaited.opened)
         elif frame != QUEUED:
             self._single(spec, awaited, frame)
         self._leave_if_clean()
+
+    def _not_opened(self, transaction: Transaction) -> None:
+        """MULTI was refused: what was sent behind it was executed at once, or is going to be."""
+        if self.transaction is transaction:
+            self.transaction = None
+        for spec, args, db in transaction.queue:
+            if spec.writes:
+                self._hub.recorder.unknown_outcome(spec, args, db, "sent behind a MULTI that was refused")
 
     def _committed(self, block: Transaction, replies: list[bytes]) -> None:
         db = self.link.db

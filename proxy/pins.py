@@ -124,6 +124,10 @@ class Pins:
         async with trio.open_nursery() as nursery:
             for pin in list(self._pins):
                 nursery.start_soon(self._dial_for, pin, links)
+        self.arrive(links)
+
+    def arrive(self, links: dict[Pinned, Link | None]) -> None:
+        """The new connections are there; None: there is none, and the session ends."""
         redirecting = [pin for pin in links if pin.redirects]  # after those that they redirect to
         for pin in [*(pin for pin in links if not pin.redirects), *redirecting]:
             moved_to = links[pin]

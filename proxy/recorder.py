@@ -165,6 +165,10 @@ class Recorder:
             if spec.writes:
                 self.unknown_outcome(spec, args, db, reason)
 
+    def copied_all(self, before: Counter[str]) -> None:
+        """Every key has been copied since `before` was taken of `unmirrored`: that much is settled."""
+        self.unmirrored -= before
+
     def executed_elsewhere(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int) -> None:
         """A write without keys was answered on another connection: a message or a script is mirrored, as its order
         among data does not matter; anything else has no place in the order."""
@@ -187,7 +191,7 @@ class Recorder:
         name = spec.name.decode(errors="replace")
         if spec.name in BARRIERS:
             self._mirror.whole_db(f"{name}: {reason}")
-        elif self.reaches_unknown_keys(spec):
+        elif spec.rule is None:
             self.unmirrored[f"{name}: keys unknown"] += 1
 
     def reaches_unknown_keys(self, spec: Spec) -> bool:

@@ -100,7 +100,7 @@ class StateDir:
 
     def _load(self, source: str, target: str) -> None:
         try:
-            text = (self.path / STATE_FILE).read_text()
+            text = (self.path / STATE_FILE).read_text(errors="replace")
         except FileNotFoundError:
             self.durable = Durable(source, target, instance=secrets.token_hex(6))
             return

@@ -229,6 +229,7 @@ class _Pass:
     async def _read_both(self, db: int, readings: list[Reading]) -> None:
         """The keys on both sides, at the same point of the order. Errors: Lost."""
         hub, roles = self._proxy.hub, self._proxy.roles
+        await hub.until(lambda: not hub.flipping)
         done = trio.Event()
         lost: list[bool] = []
 

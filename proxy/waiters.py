@@ -146,7 +146,7 @@ class Waiters:
             hub.note(waiter.spec, waiter.args, self._db(waiter))
         streams = last_ids(waiter)
         commands = [[b"XINFO", b"STREAM", key] for _, key in streams]
-        if waiter.spec.name in MOVES:
+        if waiter.spec.name in MOVES and len(waiter.args) > 1:
             commands.append([b"TYPE", waiter.args[1]])  # tells whose type is wrong, should one be
         commands.append(waiter.args)
 

@@ -31,6 +31,7 @@ import trio
 T = TypeVar("T")
 
 CHUNK_BYTES = 65536
+DELIVER_S = 1.0  # for the server's answer to what was delivered; a paused one has it all the same
 QUEUE_BYTES = 1 << 20  # read but not passed on yet; beyond it the sender is not read from
 RESET = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close() sends RST
 _GONE = (OSError, trio.ClosedResourceError)
@@ -388,8 +389,8 @@ class Relay:
         stranded, self._stranded = self._stranded, []
         alive = 0
         for sock, data in stranded:
-            alive += await self._hand_over(sock, data)
-            sock.close()
+            with sock, trio.move_on_after(DELIVER_S):
+                alive += await self._hand_over(sock, data)
         return alive
 
     @staticmethod

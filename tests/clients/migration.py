@@ -1,4 +1,4 @@
-"""A migration under way, as the applications' tests want it: a proxy that has converged, flips from a thread, the verdict.
+"""A migration under way, for tests of applications: a proxy that has converged, flips from a thread, the verdict.
 
 Owns: the flips in the background, and what must hold at the end of every test: no flip failed for good, nothing was
 left unmirrored, both sides are equal. Knows nothing of any client.

@@ -27,23 +27,34 @@ from tests.clients.migration import Migration
 from tests.proxies import until
 
 Connect = Callable[..., Any]
+Entry = tuple[str, dict[str, str]]
 LIBRARIES: dict[str, ModuleType] = {"redis-py": redis, "valkey-py": valkey}
 WORKERS = 4
 
 
-@pytest.fixture(params=LIBRARIES)
+# Each word of a line somewhere together with each other word; more lines are more of the same, and cost time.
+WAYS = [("redis-py", 2, "at rest"), ("redis-py", 3, "flipping"), ("valkey-py", 2, "flipping")]
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "library" in metafunc.fixturenames:
+        names = ["-".join(map(str, way)) for way in WAYS]
+        metafunc.parametrize(("library", "resp", "migration"), WAYS, ids=names, indirect=["library", "migration"])
+
+
+@pytest.fixture
 def library(request: pytest.FixtureRequest) -> ModuleType:
     return LIBRARIES[request.param]
 
 
-@pytest.fixture(params=[2, 3], ids=["resp2", "resp3"])
-def connect(request: pytest.FixtureRequest, migration: Migration, library: ModuleType) -> Iterator[Connect]:
+@pytest.fixture
+def connect(migration: Migration, library: ModuleType, resp: int) -> Iterator[Connect]:
     """`connect(decode_responses=True, ...)`: one more client of the library with a pool of its own."""
     with ExitStack() as stack:
 
         def make(**options: Any) -> Any:
             retry = library.retry.Retry(library.backoff.NoBackoff(), 0)
-            address = {"host": "127.0.0.1", "port": migration.port, "protocol": request.param, "retry": retry}
+            address = {"host": "127.0.0.1", "port": migration.port, "protocol": resp, "retry": retry}
             return stack.enter_context(client_class(library)(**address | {"decode_responses": True} | options))
 
         yield make
@@ -137,7 +148,7 @@ def test_pubsub(connect: Connect) -> None:
                 heard.append(int(message["data"]))
             return heard
 
-        roles = [partial(publish, 0), partial(listen, by_channel), partial(listen, by_pattern)]
+        roles: list[Callable[[], Any]] = [partial(publish, 0), partial(listen, by_channel), partial(listen, by_pattern)]
         _, *heard = together(lambda role: roles[role](), 3)
         assert heard == [list(range(count))] * 2
         by_channel.unsubscribe("news")
@@ -262,7 +273,7 @@ def test_streams(connect: Connect) -> None:
 
     produce()
     lost = client.xreadgroup("group", "dies", {"events": ">"}, count=7)
-    assert sum(len(entries) for _, entries in pairs(lost)) == 7
+    assert len(entries_of(lost)) == 7
     with ThreadPoolExecutor(1) as producer:
         producing = producer.submit(produce)
         done = flat(together(consume, 3))
@@ -277,19 +288,15 @@ def test_streams(connect: Connect) -> None:
     client.xgroup_delconsumer("events", "group", "dies")
 
 
-def read_new(client: Any, worker: int) -> list[tuple[str, dict[str, str]]]:
-    found = client.xreadgroup("group", f"consumer:{worker}", {"events": ">"}, count=5, block=700)
-    return [entry for _, entries in pairs(found) for entry in flatten_once(entries)]
+def read_new(client: Any, worker: int) -> list[Entry]:
+    return entries_of(client.xreadgroup("group", f"consumer:{worker}", {"events": ">"}, count=5, block=700))
 
 
-def pairs(reply: Any) -> list[tuple[str, Any]]:
-    """XREAD's reply is a list in RESP2 and a dict in RESP3."""
-    return list((reply or {}).items()) if isinstance(reply, dict) or not reply else [tuple(part) for part in reply]
-
-
-def flatten_once(entries: Any) -> Any:
-    """In RESP3 the libraries put each stream's entries into one more list."""
-    return entries[0] if entries and isinstance(entries[0], list) else entries
+def entries_of(reply: Any) -> list[Entry]:
+    """The one stream's entries out of XREADGROUP's reply: in RESP3, the libraries put them into one more list."""
+    if not reply:
+        return []
+    return reply["events"][0] if isinstance(reply, dict) else reply[0][1]
 
 
 def test_locks(connect: Connect) -> None:

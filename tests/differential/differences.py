@@ -173,11 +173,29 @@ KNOWN: tuple[Known, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class KnownConversation:
+    """One that is not the same; `by_decision`: it stays so."""
+
     reason: str
+    by_decision: bool = False
     versions: tuple[str, ...] = ALL_VERSIONS
 
 
-KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {}
+_IN_MULTI = KnownConversation("refused inside MULTI: it is about the client's session, which is the proxy's", True)
+
+KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {
+    "transactions: sessions inside MULTI": _IN_MULTI,
+    "transactions: CLIENT ID inside MULTI": _IN_MULTI,
+    "transactions: HELLO inside MULTI": _IN_MULTI,
+    "transactions: AUTH inside MULTI": _IN_MULTI,
+    "transactions: CLIENT REPLY inside MULTI": _IN_MULTI,
+    "blocking: a group destroyed under its reader": KnownConversation(
+        "the error of a new call, in place of the one for waiting clients", True, ("redis-6.2", "redis-7.0")
+    ),
+    "sessions: a bulk without its end": KnownConversation(
+        "the proxy does not look at the two bytes behind a bulk, as Redis", False, ("valkey-8.1", "valkey-9.1")
+    ),
+    "sessions: unpausing": KnownConversation("a write that is held by CLIENT PAUSE holds up all clients' reads"),
+}
 
 
 def same_reply(args: Call, bare: bytes, proxied: bytes) -> bool:
@@ -195,7 +213,9 @@ def known(args: Call, version: str) -> Known | None:
 
 def documented() -> list[tuple[str, str, str]]:
     """(commands, what is compared in place of the bytes, reason), for the documentation."""
-    return [(row.names, _first_line(row.same.__doc__ or "The same but for one part."), row.reason) for row in ALLOWED]
+    rows = [(row.names, _first_line(row.same.__doc__ or "The same but for one part."), row.reason) for row in ALLOWED]
+    decided = {name: known for name, known in KNOWN_CONVERSATIONS.items() if known.by_decision}
+    return rows + [(name, "Nothing.", known.reason) for name, known in decided.items()]
 
 
 def _first_line(text: str) -> str:

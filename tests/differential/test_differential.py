@@ -6,6 +6,7 @@ looks whether all that was done has left both sides of the proxy equal.
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -19,6 +20,8 @@ from tests.differential.differences import KNOWN, KNOWN_CONVERSATIONS, documente
 from tests.differential.sides import TARGETS, Sides, running
 from tests.differential.wire import Wire, pack
 from tests.equality import Difference, compare_servers
+from tests.proxies import RunningProxy
+from tests.servers import Pool
 
 pytestmark = pytest.mark.server
 
@@ -129,6 +132,19 @@ def test_deep_pipelines(sides: Sides) -> None:
     ]  # fmt: skip
     sides.run([Unit("deep", "deep", (), tuple(calls * 200), False)], 2)
     _same_but_known(sides)
+
+
+@pytest.mark.xfail(strict=True, reason="a client with unread replies is not read from, and so cannot finish sending")
+def test_a_pipeline_that_is_sent_before_it_is_read(
+    server_pool: Pool, start_proxy: Callable[..., RunningProxy]
+) -> None:
+    """As client libraries do it; a server goes on reading, and keeps the replies."""
+    proxy = start_proxy(server_pool.get("redis-7.0"), server_pool.get("redis-6.2"))
+    payload = bytes(MB)
+    with socket.create_connection(("127.0.0.1", proxy.port), timeout=4) as client:
+        client.sendall(pack([b"ECHO", payload]) * 32)
+        with client.makefile("rb") as replies:
+            assert len(replies.read(32 * (MB + 12))) == 32 * (MB + 12)
 
 
 def test_monitor(sides: Sides) -> None:

@@ -721,7 +721,7 @@ a!
 a: "" ; "" x ; NOSUCH ; get ; GeT %k ; nosuch\r\n ; \x00\xff
 == everything in one write
 a: SET %k v ; GET %k ; SUBSCRIBE %c ; PING ; UNSUBSCRIBE ; GET %k ; MULTI ; INCR %n ; EXEC ; BLPOP %q 0.01 ; CLIENT REPLY SKIP ; SET %k w ; GET %k ; HELLO 3 ; HSET %h f v ; HGETALL %h ; SELECT 1 ; GET %k ; SELECT 0 ; GET %k ; WATCH %k ; MULTI ; SET %k x ; EXEC ; GET %k ; HELLO 2 ; HGETALL %h ; RPUSH %q x ; BLPOP %q 0 ; EVAL return(1) 0 ; CLIENT SETNAME me ; CLIENT GETNAME ; RESET ; CLIENT GETNAME ; NOSUCH ; CONFIG GET maxmemory ; TYPE %k ; QUIT
-a< 28
+a< 27
 a!
 == everything in one write, RESP3
 c3: SET %k v ; GET %k ; SUBSCRIBE %c ; PUBLISH %c x ; GET %k ; MULTI ; INCR %n ; EXEC ; BLPOP %q 0.01 ; UNSUBSCRIBE ; CLIENT TRACKING ON ; GET %k ; SET %k w ; GET %k ; CLIENT TRACKING OFF ; SELECT 1 ; GET %k ; SELECT 0 ; HGETALL %none ; GET %k

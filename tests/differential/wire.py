@@ -6,6 +6,7 @@ own scanner and encoder are not used here), which command a reply belongs to.
 
 from __future__ import annotations
 
+import select
 import socket
 import time
 from collections.abc import Sequence
@@ -64,7 +65,7 @@ def _tree(data: bytes, start: int) -> tuple[Tree, int]:
     line_end = data.index(b"\r\n", start)
     kind, line = data[start : start + 1], data[start + 1 : line_end]
     start = line_end + 2
-    if kind in b"$=!*~>" and line == b"-1" or kind == b"_":
+    if (kind in b"$=!*~>" and line == b"-1") or kind == b"_":
         return Tree(kind, None), start
     if kind in b"$=!":
         end = start + int(line)
@@ -93,7 +94,6 @@ class Wire:
     def __init__(self, port: int, resp: int = 2) -> None:
         self.resp = resp
         self.ended = False
-        self.ident = 0
         self._socket = socket.create_connection(("127.0.0.1", port), timeout=TIMEOUT_S)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._data = b""
@@ -104,11 +104,19 @@ class Wire:
         self._socket.close()
 
     def send(self, data: bytes) -> None:
-        self._socket.settimeout(TIMEOUT_S)
-        try:
-            self._socket.sendall(data)
-        except (ConnectionResetError, BrokenPipeError):
-            self.ended = True
+        """All of it; replies that come meanwhile are kept, so that no side waits for the other."""
+        self._socket.settimeout(0.0)
+        view = memoryview(data)
+        while view and not self.ended:
+            try:
+                view = view[self._socket.send(view) :]
+            except BlockingIOError:
+                readable, writable, _ = select.select([self._socket], [self._socket], [], TIMEOUT_S)
+                if not readable and not writable:
+                    raise NoReply([], f"nothing more was taken within {TIMEOUT_S:g} s") from None
+                self._receive(0.0)
+            except (ConnectionResetError, BrokenPipeError):
+                self.ended = True
 
     def ask(self, args: Sequence[bytes]) -> bytes:
         self.send(pack(args))
@@ -131,21 +139,6 @@ class Wire:
                 raise NoReply(found, "the connection was closed")
             if not self._receive(deadline - time.monotonic()) and not self.ended:
                 raise NoReply(found, f"nothing more within {timeout:g} s")
-
-    def until(self, marker: bytes) -> bytes:
-        """Everything in front of the frame `marker`, which ends it. Errors: NoReply."""
-        deadline = time.monotonic() + TIMEOUT_S
-        parts = [self._data]
-        tail = self._data[-len(marker) :]
-        while tail != marker:
-            self._data = b""
-            if self.ended or not self._receive(deadline - time.monotonic()):
-                why = "the connection was closed" if self.ended else f"nothing more within {TIMEOUT_S:g} s"
-                raise NoReply(split_frames(b"".join(parts))[0], why)
-            parts.append(self._data)
-            tail = (tail + self._data)[-len(marker) :]
-        self._data = b""
-        return b"".join(parts)[: -len(marker)]
 
     def arrived(self) -> list[bytes]:
         """The complete frames that are here now."""

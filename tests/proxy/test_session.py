@@ -212,7 +212,6 @@ def test_the_end_of_input_is_not_the_end_of_output(stage: Stage) -> None:
     assert client.hears() == NIL + b"<closed>"
 
 
-@pytest.mark.xfail(reason="the end of input replaces the command that waits for its turn")
 def test_the_end_of_input_behind_a_command_that_waits(stage: Stage) -> None:
     client = stage.client()
     client.says("GET a", "CLIENT ID")
