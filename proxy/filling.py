@@ -142,7 +142,7 @@ class Filling:
 
     async def _fill(self, plan: Plan, began: float) -> None:
         proxy = self._proxy
-        refills, swaps = proxy.refills, proxy.hub.repair.swaps
+        refills, swaps = self._order()
         async with Client.open(proxy.serving.url.with_db(0)) as client:
             sizes = await databases(client)
             self.progress.total = sum(sizes.values())
@@ -168,12 +168,8 @@ class Filling:
 
     async def _take(self, db: int, keys: list[bytes], plan: Plan, began: float) -> None:
         """Mark the keys of one page, in portions that the window has room for."""
-        hub, progress, refills, swaps = (
-            self._proxy.hub,
-            self.progress,
-            self._proxy.refills,
-            self._proxy.hub.repair.swaps,
-        )
+        hub, progress = self._proxy.hub, self.progress
+        order = self._order()
         for start in range(0, len(keys), 100):
             await hub.until(lambda: not hub.flipping and (len(self._pending) < WINDOW or self._order() != order))
             for key in keys[start : start + 100]:

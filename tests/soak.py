@@ -2,21 +2,25 @@
 
     python -m tests.soak --seed 7 --faults 200 --seconds 300
 
-A run is rounds: traffic with faults on top, then everything is healed, the traffic ends, and when the proxy says that it
-has settled both servers are compared by `tests.equality`, which knows nothing of the proxy. The schedule (what fails,
-when, for how long) comes from the seed alone; what the machine makes of it does not. Servers write their
-files before they answer, so even a killed one has what it acknowledged.
+A run is rounds: traffic with faults on top, then everything is healed, the traffic ends, and when the proxy says that
+it has settled both servers are compared by `tests.equality`, which knows nothing of the proxy. The schedule (what
+fails, when, for how long) comes from the seed alone; what the machine makes of it does not. Servers write their files
+before they answer, so even a killed one has what it acknowledged.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
+import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from random import Random
-from typing import Any, Self
+from typing import Any
 
 from tests.equality import compare_servers
 from tests.promises import Promises

@@ -23,7 +23,12 @@ import valkey.backoff
 from tests.clients.migration import Migration
 
 LIBRARIES: dict[str, ModuleType] = {"redis-py": redis, "valkey-py": valkey}
-WAYS = [("redis-py", 2, "at rest"), ("redis-py", 2, "flipping"), ("redis-py", 3, "flipping"), ("valkey-py", 3, "at rest")]
+WAYS = [
+    ("redis-py", 2, "at rest"),
+    ("redis-py", 2, "flipping"),
+    ("redis-py", 3, "flipping"),
+    ("valkey-py", 3, "at rest"),
+]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -176,7 +181,17 @@ async def application(library: ModuleType, resp: int, port: int) -> AsyncIterato
 def test_one_application(migration: Migration, library: str, resp: int) -> None:
     async def run() -> None:
         async with application(LIBRARIES[library], resp, migration.port) as app:
-            work = [app.count, app.transfer, app.pass_on, app.talk, app.guard, app.stream, app.script, app.look, app.cancel]
+            work = [
+                app.count,
+                app.transfer,
+                app.pass_on,
+                app.talk,
+                app.guard,
+                app.stream,
+                app.script,
+                app.look,
+                app.cancel,
+            ]
             await asyncio.gather(*[part() for part in work])
 
     asyncio.run(run())
