@@ -2,7 +2,9 @@
 #   make demo    the whole migration on embedded servers, in a minute
 #   make test    everything that must hold before a change lands
 #   make check   the same without servers, for while you work (< 60 s)
+#   make soak    chaos: everything fails at random, for minutes; ARGS="--seed 7 --faults 200 --seconds 600"
 #   make bench   side by side with its peers
+#   make docs    writes docs/commands.md anew, from the tables that it shows
 #   make clean   removes what the above made
 
 PYTHON ?= python3
@@ -12,7 +14,7 @@ JOBS ?= 2
 ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint bench clean
+.PHONY: demo test check lint soak bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-demo
@@ -29,8 +31,14 @@ lint: $(VENV)/.stamp-test
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+soak: $(VENV)/.stamp-test
+	$(BIN)/python -m tests.soak $(ARGS)
+
 bench: $(VENV)/.stamp-bench
 	$(BIN)/python -m bench $(ARGS)
+
+docs: $(VENV)/.stamp-test
+	$(BIN)/python -m proxy.commands_doc
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis

@@ -105,3 +105,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if SERVER_FIXTURES.intersection(getattr(item, "fixturenames", ())) or "integration" in item.path.parts:
             item.add_marker(pytest.mark.server)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What tests have recorded for people to read (a coverage); through the reports, as workers print nothing."""
+    for report in terminalreporter.stats.get("passed", []):
+        for name, text in report.user_properties:
+            terminalreporter.write_line(f"{name}: {text}")

@@ -157,11 +157,13 @@ class Talk:
         try:
             came = wire.frames(len(frames), 2.0)
         except NoReply as problem:
-            raise Differ(f"    {name} got from the server {_short(frames)}\n    by the proxy {_short(problem.frames)}, then {problem.why}") from None
+            less = f"{_short(problem.frames)}, then {problem.why}"
+            raise Differ(f"    {name} got from the server {_short(frames)}\n    by the proxy {less}") from None
         for index, (bare, proxied) in enumerate(zip(frames, came, strict=True)):
             args = calls[index] if index < len(calls) else (b"HELLO",) if _HELLO_ID in bare else ()
             names = self._named(self.bare, bare), self._named(self.proxied, proxied)
-            if not (bare == proxied or (args and same_reply(args, *names)) or (bare[:1] == b">" and names[0] == names[1])):
+            told_apart_by_ids = bare[:1] == b">" and names[0] == names[1]
+            if not (bare == proxied or told_apart_by_ids or (args and same_reply(args, *names))):
                 raise Differ(f"    {name} got from the server {_short(frames)}\n    by the proxy {_short(came)}")
 
     @staticmethod
@@ -173,6 +175,7 @@ class Talk:
 
     def _ended(self, name: str) -> None:
         bare, proxied = self.bare.client(name), self.proxied.client(name)
+        self.bare.barrier()
         self._compare(name, bare.arrived(), [])
         if bare.ended:
             try:
@@ -190,7 +193,8 @@ class Talk:
         for name, wire in self.proxied.clients.items():
             rest, theirs = wire.arrived(), self.bare.clients[name].arrived()
             if rest != theirs:
-                raise Differ(f"{self.conversation.name}: at the end {name} got {_short(rest)} by the proxy, {_short(theirs)} from the server")
+                text = f"at the end {name} got {_short(rest)} by the proxy, {_short(theirs)} from the server"
+                raise Differ(f"{self.conversation.name}: {text}")
 
 
 def _short(frames: Sequence[bytes]) -> str:

@@ -134,7 +134,7 @@ def mutations(args: Sequence[str]) -> Iterator[list[str]]:
     if "\\" not in args[0]:
         yield [args[0].swapcase(), *args[1:]]
     for count in range(1, len(args)):
-        yield args[:count]
+        yield list(args[:count])
     yield [*args, "extra"]
     yield [*args, "extra", "extra"]
     for index in range(1, len(args)):

@@ -41,14 +41,10 @@ def used() -> dict[str, frozenset[str]]:
     lines = [line for text in TABLES.values() for line in _commands(text)]
     for text in transcripts.ALL.values():
         for conversation in parse(text):
-            for line in conversation.lines:
-                said = line.partition(":")[2]
-                lines += [words(part) for part in said.split(" ; ")]
-    for line in lines:
-        if not line:
-            continue
-        name = line[0].upper()
-        found.setdefault(name, set()).update(word.upper() for word in line[1:])
+            said = [line.partition(":")[2] for line in conversation.lines]
+            lines += [words(part) for text in said for part in text.split(" ; ")]
+    for name, *options in filter(None, lines):
+        found.setdefault(name.upper(), set()).update(option.upper() for option in options)
     return {name: frozenset(options) for name, options in found.items()}
 
 

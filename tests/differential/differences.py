@@ -127,7 +127,8 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("XPENDING, XINFO, OBJECT IDLETIME", near, CLOCK),
     Allowed("EVAL", same_shape, CLOCK, lambda args: b"TIME" in args[1]),
     Allowed("XADD", same_shape, CLOCK, _clock_id),
-    Allowed("RANDOMKEY, SPOP, SRANDMEMBER, HRANDFIELD, ZRANDMEMBER, VRANDMEMBER, ACL GENPASS, VLINKS", same_kind, RANDOM),
+    Allowed("RANDOMKEY, SPOP, SRANDMEMBER, HRANDFIELD, ZRANDMEMBER, VRANDMEMBER, ACL GENPASS, VLINKS",
+            same_kind, RANDOM),
     Allowed("SMEMBERS, SINTER, SUNION, SDIFF, KEYS", unordered, HASHED),
     Allowed("SSCAN, HSCAN, ZSCAN, SCAN, CLUSTERSCAN", page, HASHED),
     Allowed("DUMP, FUNCTION DUMP", same_kind, HASHED),
@@ -135,7 +136,8 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("BGSAVE, BGREWRITEAOF", both, "whether the last one is still going on"),
     Allowed("VINFO", masked(rb"\+(max-level|vset-uid)\r\n:\d+\r\n"), RANDOM),
     Allowed("MEMORY USAGE", same_kind, "depends on the allocator's size classes and the length of what came before"),
-    Allowed("INFO, MEMORY STATS, MEMORY DOCTOR, MEMORY MALLOC-STATS, LATENCY, SLOWLOG, COMMANDLOG, LOLWUT, DEBUG HTSTATS-KEY, DEBUG HTSTATS, DEBUG OBJECT, DEBUG DIGEST, DEBUG STRUCTSIZE",
+    Allowed("INFO, MEMORY STATS, MEMORY DOCTOR, MEMORY MALLOC-STATS, LATENCY, SLOWLOG, COMMANDLOG, LOLWUT, "
+            "DEBUG HTSTATS-KEY, DEBUG HTSTATS, DEBUG OBJECT, DEBUG DIGEST, DEBUG STRUCTSIZE",
             same_kind, "a report about the server, which serves the proxy's own connections, too"),
     Allowed("COMMAND, CONFIG GET, ACL CAT", unordered, HASHED),
     Allowed("CLUSTER, MODULE, DEBUG", refused, "a subcommand that is not known to be harmless is refused"),
@@ -166,8 +168,12 @@ class Known:
 ALL_VERSIONS = ("redis-6.2", "redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1")
 
 KNOWN: tuple[Known, ...] = (
-    Known("CLIENT KILL", "filters other than ID, ADDR, USER, SKIPME, and the texts of their errors"),
-    Known("CLIENT UNBLOCK", "the text for too many arguments"),
+    Known(
+        "CLIENT SETINFO",
+        "the option's name in its error is not as the client wrote it",
+        lambda args: any(b" " in word for word in args),
+        ("valkey-8.1", "redis-8.2", "valkey-9.1"),
+    ),
 )
 
 
@@ -194,6 +200,11 @@ KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {
     "sessions: a bulk without its end": KnownConversation(
         "the proxy does not look at the two bytes behind a bulk, as Redis", False, ("valkey-8.1", "valkey-9.1")
     ),
+    "sessions: CLIENT REPLY and subscriptions, RESP2": KnownConversation(
+        "CLIENT REPLY OFF must not hold back what belongs to subscriptions"
+    ),
+    "tracking: REDIRECT to RESP3": KnownConversation("only to a client that has a connection of its own already"),
+    "tracking: the redirected client leaves": KnownConversation("tracking-redir-broken tells the server's id"),
     "sessions: unpausing": KnownConversation("a write that is held by CLIENT PAUSE holds up all clients' reads"),
 }
 

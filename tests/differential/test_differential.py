@@ -71,7 +71,7 @@ def test_many_more_calls(sides: Sides, table: str) -> None:
 
 @pytest.mark.parametrize("resp", [2, 3])
 def test_calls_about_the_session(sides: Sides, resp: int) -> None:
-    sides.run(_units("SESSION", resp), resp, fresh=True)
+    sides.run(_units("SESSION", resp), resp, pipelined=False, fresh=True)
     _same_but_known(sides)
 
 
@@ -95,7 +95,7 @@ def test_conversations(sides: Sides, section: str) -> None:
         name = f"{section}: {conversation.name}"
         is_known = name in KNOWN_CONVERSATIONS and sides.name in KNOWN_CONVERSATIONS[name].versions
         try:
-            Talk(conversation, sides.bare.port, sides.proxy.port, prefix=f"{name}:".replace(" ", "_")).run()
+            Talk(conversation, sides.bare.port, sides.proxy.port, prefix=_prefix(name)).run()
         except Differ as problem:
             if not is_known:
                 wrong.append(str(problem))
@@ -107,11 +107,11 @@ def test_conversations(sides: Sides, section: str) -> None:
 
 @pytest.mark.parametrize("resp", [2, 3])
 def test_big_values(sides: Sides, resp: int) -> None:
-    big = bytes(range(256)) * (4 * MB // 256)
+    big = bytes(range(256)) * (MB // 256)
     key = b"big:%d" % resp
     calls = (
         (b"SET", key, big), (b"GET", key), (b"APPEND", key, big), (b"STRLEN", key), (b"GETRANGE", key, b"-9", b"-1"),
-        (b"RPUSH", key + b"l", *[b"%d" % number for number in range(50_000)]), (b"LRANGE", key + b"l", b"0", b"-1"),
+        (b"RPUSH", key + b"l", *[b"%d" % number for number in range(10_000)]), (b"LRANGE", key + b"l", b"0", b"-1"),
         (b"HSET", key + b"h", b"f", big), (b"HGETALL", key + b"h"), (b"MGET", key, key, key), (b"ECHO", big),
         (b"EVAL", b"return {ARGV[1], ARGV[1]}", b"0", big), (b"SETRANGE", key, b"1", big), (b"INCR", key),
     )  # fmt: skip
@@ -161,7 +161,6 @@ def test_monitor(sides: Sides) -> None:
             if b'"mon:k"' in line and b"DUMP" not in line and b"PTTL" not in line:
                 lines.append(line[line.index(b'"') :] + line[line.index(b"[") : line.index(b" ", line.index(b"["))])
         seen.append(lines)
-        assert watcher.ask([b"QUIT"]) if port == sides.bare.port else True
         watcher.close()
         client.close()
     assert seen[0] == seen[1]
@@ -170,16 +169,16 @@ def test_monitor(sides: Sides) -> None:
 def test_at_rest_both_sides_are_equal(sides: Sides) -> None:
     """What all of the above has left: on source and target the same, and on the bare server, but for chance."""
     sides.proxy.wait_settled()
-    same_release = sides.source.version == sides.target.version
-    apart = [one for one in compare_servers(sides.source, sides.target, limit=10_000) if not _by_chance(sides, one)]
-    assert not apart, f"{len(apart)} keys, the first: " + "\n".join(map(str, apart[:20]))
+    counters = not (sides.source.version >= ("valkey", 9, 1) and sides.target.version[0] == "redis")
+    apart = compare_servers(sides.source, sides.target, stream_counters=counters, limit=10_000)
+    _nothing([one for one in apart if not _random_links(one)])
+    spoilt = tuple(_prefix(name).encode() for name in KNOWN_CONVERSATIONS)
     changed = [
         one
         for one in compare_servers(sides.bare, sides.source, 5000, limit=10_000)
-        if not _by_chance(sides, one) and one.key.rpartition(b":")[0] not in sides.varying
+        if one.key.rpartition(b":")[0] not in sides.varying and not one.key.startswith(spoilt)
     ]
-    assert not changed, f"{len(changed)} keys, the first: " + "\n".join(map(str, changed[:20]))
-    assert same_release or sides.calls
+    _nothing([one for one in changed if not _random_links(one)])
 
 
 def test_known_differences_are_still_there(sides: Sides) -> None:
@@ -217,6 +216,14 @@ def _same_but_known(sides: Sides) -> None:
     assert not wrong, f"{len(wrong)} replies differ {counted}:\n" + "\n".join(shown[:20])
 
 
-def _by_chance(sides: Sides, one: Difference) -> bool:
-    """A vector set's DUMP holds links that are random."""
+def _nothing(found: list[Difference]) -> None:
+    assert not found, f"{len(found)} keys, the first: " + "\n".join(map(str, found[:20]))
+
+
+def _random_links(one: Difference) -> bool:
+    """A vector set's DUMP holds links between its elements, which are random."""
     return "vectorset" in one.detail
+
+
+def _prefix(conversation: str) -> str:
+    return f"{conversation}:".replace(" ", "_")

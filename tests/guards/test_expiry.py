@@ -16,7 +16,7 @@ import redis
 from proxy.mirror import Mirror
 from tests.equality import Difference
 from tests.guards.rig import Gate, RelayTo, in_thread, keep_clocks
-from tests.inprocess import InProcess, in_process, until
+from tests.inprocess import in_process, until
 from tests.relay import Way
 from tests.servers import Server
 
@@ -202,7 +202,7 @@ async def test_a_deadline_set_and_built_upon_in_one_transaction(
         await client.ask("SET k a")
         await running.settled()
         await in_thread(relay.hold, Way.TO_SERVER)
-        replies = await client.ask("MULTI", deadline.format(SOON_MS), "SETBIT k 7 0", "EXEC")
+        replies = await client.ask("MULTI", deadline.format(SOON_MS), "SETBIT k 6 1", "EXEC")
         assert replies[-1].startswith(b"*2\r\n")
         await until(gone(server_62, "k"))
         await in_thread(relay.heal)
