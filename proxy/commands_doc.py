@@ -70,6 +70,7 @@ OWN = "own connection"
 ROUTED: dict[Route, str] = {
     Route.READ: LANE,
     Route.WRITE: LANE,
+    Route.CURSOR: "lane; continued on the side that gave the cursor",
     Route.BLOCKING: "lane, non-blocking form behind writes",
     Route.PUBSUB: OWN,
     Route.LOCAL: "answered by the proxy",
@@ -96,7 +97,6 @@ OWN_CLIENTS = "of the proxy's own clients"
 KEPT = "kept by the proxy, the server is not told"
 SERVING_ONLY = "acts on the serving side alone"
 MADE_ANEW = "made anew after a flip"
-CURSOR = "a cursor does not survive a flip: what is read on with it may lack elements"
 UNDECLARED = "keys written without being declared are found by verify, not before"
 LOADED = "the script is made known to the mirror side"
 USED = "the gate of a flip asks whether the mirror side knows the script"
@@ -117,7 +117,6 @@ NOTES: dict[str, str] = {
     "CLIENT LIST": f"{OWN_CLIENTS}; fields without a meaning for a proxy are 0",
     "CLIENT NO-EVICT": "accepted, without effect",
     "CLIENT NO-TOUCH": "accepted, without effect",
-    "CLIENT PAUSE": "pauses the proxy's connections to the serving side, and so every client",
     "CLIENT REPLY": "the proxy withholds the replies, the server is not told",
     "CLIENT SETINFO": KEPT,
     "CLIENT SETNAME": KEPT,
@@ -134,16 +133,13 @@ NOTES: dict[str, str] = {
     "FLUSHDB": WHOLE,
     "HELLO": "the serving side's own fields, with the proxy's number for the connection",
     "HOST:": "the server hangs up, and so does the proxy",
-    "HSCAN": CURSOR,
     "MONITOR": f"shows what the serving side is sent, the proxy's own commands included; {MADE_ANEW}",
     "MULTI": "refused inside: AUTH, HELLO, MONITOR, CLIENT …, and what is refused outside",
     "POST": "the server hangs up, and so does the proxy",
     "PSUBSCRIBE": MADE_ANEW,
     "READONLY": STAYS,
     "READWRITE": STAYS,
-    "SCAN": CURSOR,
     "SELECT": "the answer is the serving side's",
-    "SSCAN": CURSOR,
     "SSUBSCRIBE": MADE_ANEW,
     "SUBSCRIBE": MADE_ANEW,
     "SWAPDB": WHOLE,
@@ -152,7 +148,6 @@ NOTES: dict[str, str] = {
     "WATCH": "after a flip in between, EXEC answers nil",
     "XADD": EXACT,
     "XTRIM": EXACT,
-    "ZSCAN": CURSOR,
 }
 
 HEAD = """\

@@ -270,8 +270,9 @@ class DirtyKeys:
         return len(due)
 
     def queued_places(self) -> list[Place]:
-        """Keys whose copy is in the mirror queue."""
-        return [place for place, mark in self._marks.items() if mark.step is Step.QUEUED]
+        """Keys whose copy is in the mirror queue, in its order."""
+        queued = [(mark.seq, place) for place, mark in self._marks.items() if mark.step is Step.QUEUED]
+        return [place for _, place in sorted(queued)]
 
     def again_all(self, places: Iterable[Place]) -> None:
         """The link on which these keys' reads or copies were under way is gone."""

@@ -33,6 +33,7 @@ Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
 
 QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
 
+DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
 OVERHEAD_BYTES = 600  # of an effect in memory, besides its bytes
 
 _ERROR = ord("-")
@@ -315,7 +316,7 @@ class Mirror:
         """The expiry guard's rule, over the keys asked before this effect."""
         if not self._pttls:
             return False
-        limit = self._roles.uncertainty_ms + (self._clock() - replied) * 1000
+        limit = self._roles.uncertainty_ms + DEADLINE_SLACK_MS + (self._clock() - replied) * 1000
         return any(pttl == -2 or 0 <= pttl <= limit for pttl in self._pttls)
 
     @staticmethod

@@ -11,27 +11,29 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from proxy.cursors import Cursors
 from proxy.effects import compute
 from proxy.effects.model import Context, Effect, Kind
 from proxy.items import WRITE
+from proxy.mirror import DEADLINE_SLACK_MS, Mirror
 from proxy.scripts import LEARNT, Scripts
-from resp.catalog import Spec
-from resp.frames import elements, is_null
+from resp.catalog import Route, Spec
+from resp.frames import decode, elements, is_null
 from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.lane import Block
-    from proxy.mirror import Mirror
     from proxy.repair import Repair
     from proxy.roles import Roles
 
-LATE_SECONDS = 0.05  # a relative expiry in flight for longer than this has no known deadline: state copy
+LATE_SECONDS = DEADLINE_SLACK_MS / 1000  # a relative expiry in flight for longer has no known deadline: state copy
 
 BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every key of one db or more
 
 MAX_DBS = 2**31 - 1  # no server takes a higher db
 
 _ERROR = ord("-")
+_ARRAY = ord("*")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
 
 
@@ -43,6 +45,7 @@ class Recorder:
     ) -> None:
         self.unmirrored: Counter[str] = Counter()
         self.scripts = Scripts()
+        self.cursors = Cursors()
         self.now = 0.0
         self._roles = roles
         self._mirror = mirror
@@ -91,7 +94,7 @@ class Recorder:
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
         """A write on the lane was answered with `frame` (RESP version `resp`)."""
         effect = compute(spec, args, frame, self._context(db, resp))
-        self._learn(spec, args, frame)
+        self._learn(spec, args, frame, db)
         self.append(db, effect, late=self.now - sent > LATE_SECONDS)
 
     def append(self, db: int, effect: Effect, *, late: bool) -> None:
@@ -120,9 +123,9 @@ class Recorder:
         context = self._context(db, resp)
         effects = []
         for (spec, args), reply in zip(block.commands, replies, strict=True):
-            if spec.writes or spec.name in LEARNT:
+            if spec.writes or spec.name in LEARNT or spec.route is Route.CURSOR:
                 effects.append(compute(spec, args, reply, context))
-                self._learn(spec, args, reply)
+                self._learn(spec, args, reply, db)
         late = self.now - sent > LATE_SECONDS
         batch: list[Effect] = []
         for effect in effects:
@@ -140,8 +143,13 @@ class Recorder:
         elif effects:
             self.append(db, merge(effects, db), late=late)
 
-    def _learn(self, spec: Spec, args: list[bytes], frame: bytes) -> None:
-        """Scripts in use must be known to the mirror side before a flip (invariant 7)."""
+    def _learn(self, spec: Spec, args: list[bytes], frame: bytes, db: int) -> None:
+        """What a flip will need: scripts in use must be known to the mirror side (invariant 7), and which side gave a
+        cursor."""
+        if spec.route is Route.CURSOR:
+            if frame[0] == _ARRAY:
+                self.cursors.given(db, spec.name, args, decode(elements(frame)[0]), self._roles.serving)
+            return
         body = self.scripts.learn(spec.name, args, ok=frame[0] != _ERROR)
         if body is not None:
             self._mirror.tell([b"SCRIPT", b"LOAD", body])

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+SUSPECT = 2  # connections lost with the same copy in front: the mirror side may not take that value
 TYPE_READS = 8  # a key whose type keeps changing has to wait after so many reads
 BACKOFF_SECONDS = 0.1  # before a failed copy is tried again; doubled with every failure
 MAX_BACKOFF_SECONDS = 30.0
@@ -211,6 +212,9 @@ class Repair:
 
     def _failed(self, place: Place, reason: str) -> None:
         self.failures[reason[:120]] += 1
+        if "Protocol error" in reason:  # it closes the connection: not to be tried often
+            self.keys.failed(place, reason, due=self._clock() + MAX_BACKOFF_SECONDS)
+            return
         pause = min(BACKOFF_SECONDS * 2 ** min(self.keys.failures(place), 16), MAX_BACKOFF_SECONDS)
         self.keys.failed(place, reason, due=self._clock() + pause)
 
@@ -218,7 +222,10 @@ class Repair:
 
     def mirror_lost(self) -> None:
         """Copies that were queued are gone with the connection."""
-        self.keys.again_all(self.keys.queued_places())
+        places = self.keys.queued_places()
+        if places and self.keys.failures(places[0]) >= SUSPECT:  # it is what the mirror side hangs up on
+            self._failed(places.pop(0), "the mirror side closed the connection when it was sent a copy of this key")
+        self.keys.again_all(places)
 
     def retry(self) -> bool:
         """Let failed copies that are due have another try; whether there are any."""

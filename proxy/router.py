@@ -15,6 +15,7 @@ from proxy.local import Local, answer, answers
 from proxy.session import BROKEN, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error
+from resp.frames import decode, elements, is_error
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -41,6 +42,7 @@ class Router:
             Route.LOCAL: self._answer,
             Route.PINNED: self._pin,
             Route.REFUSED: self._refuse,
+            Route.CURSOR: self._scan,
         }
 
     def use(self, catalog: Catalog) -> None:
@@ -124,6 +126,34 @@ class Router:
         if hub.waiters.keys:
             hub.waiters.touched(session.db, spec, args)
         return 0
+
+    def _scan(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        hub = self._hub
+        side = hub.recorder.cursors.side(session.db, spec.name, args)
+        if side is None or side is hub.roles.serving or hub.mirror.link is None:
+            return self._write(session, spec, args, rest)  # not a write: but its reply is looked at
+        session.when_idle(lambda: self._scan_there(session, spec, args))
+        return 0
+
+    def _scan_there(self, session: Session, spec: Spec, args: Command) -> None:
+        """Continue a scan on the side that began it. It is the mirror side now, so it is read in the mirror queue."""
+        hub = self._hub
+        side, db = hub.roles.mirror, session.db
+        session.mode = Mode.WAITING
+        session.owed += 1
+
+        def on_reply(frame: bytes | None) -> None:
+            replies = elements(frame) if frame is not None and not is_error(frame) else []
+            answer = (
+                replies[0] if replies else error("ERR crossfade: the side that began this scan is gone; begin again")
+            )
+            if replies and not is_error(answer):
+                hub.recorder.cursors.given(db, spec.name, args, decode(elements(answer)[0]), side)
+            if session.mode is Mode.WAITING:
+                session.mode = Mode.READY if session.pin is None else Mode.PINNED
+            session.reply(answer)
+
+        hub.mirror.call(db, [args], on_reply)
 
     def _blocking(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         if blocks(args):

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 log = logging.getLogger("crossfade")
 
 READ_BYTES = 64 * 1024
-WAITING_BACKLOG = 1000  # commands behind a blocking one for which its client is still read from: it may hang up
+HELD_BYTES = 4 * 1024 * 1024  # of commands that wait to be taken; beyond it their client is not read from
+PORTION = 2048  # commands of the backlog taken in one go
+ENDS_MULTI = frozenset([b"EXEC", b"DISCARD"])
 OUT_PAUSE_BYTES = 1024 * 1024  # unread replies beyond which the client's next commands wait
 OUT_LIMIT_BYTES = 256 * 1024 * 1024  # unread replies beyond which the client is disconnected
 MAX_WINDOW = 1024  # commands of one client in flight; the rest of its pipeline waits, so that others get their turn
@@ -59,6 +61,7 @@ class Session:
     __slots__ = (
         "_deaf",
         "_events",
+        "_held",
         "_unsent",
         "address",
         "authenticated",
@@ -113,6 +116,7 @@ class Session:
         self.last_command: Command = []
         self.window = FIRST_WINDOW  # commands that may be in flight
         self._unsent = bytearray()  # what the socket did not take yet
+        self._held = 0  # bytes read since the backlog was last empty
         self._events = READ
         self._deaf = False  # the protocol is broken: nothing more is read
 
@@ -139,11 +143,14 @@ class Session:
             self._hung_up()
             return
         commands = self._parse(data)
+        self._held += len(data)
         if self.backlog or self.hub.paused or self.mode not in TAKING:
             self.backlog.extend(commands)
             self._watch()
         elif commands:
             self.hub.router.dispatch(self, commands)
+        if not self.backlog:
+            self._held = 0
 
     def _hung_up(self) -> None:
         """The client says no more. What it still has to hear it gets, unless it waits for something that may never
@@ -185,13 +192,26 @@ class Session:
         self._watch()
 
     def resume(self) -> None:
-        """Take the parked commands, as far as that goes."""
+        """Take parked commands, as far as that goes."""
         if not self.backlog or self.hub.paused or self.mode not in TAKING or self.choked:
             return
-        commands = list(self.backlog)
-        self.backlog.clear()
-        self.hub.router.dispatch(self, commands)
+        self.hub.router.dispatch(self, self._next_commands())
+        if not self.backlog:
+            self._held = 0
+        elif self.owed == 0 and not self.out and self.mode in TAKING:
+            self.hub.touched.append(self)  # nothing is owed whose reply would bring it back here
         self._watch()
+
+    def _next_commands(self) -> list[Command]:
+        """A portion of the backlog that does not end inside a MULTI block."""
+        backlog = self.backlog
+        commands = [backlog.popleft() for _ in range(min(len(backlog), PORTION))]
+        if backlog and _ends_in_multi(commands):
+            while backlog:
+                commands.append(backlog.popleft())
+                if commands[-1][0].upper() in ENDS_MULTI:
+                    break
+        return commands
 
     def when_idle(self, action: Callable[[], None]) -> None:
         """Run `action` once every reply owed is in; until then no command is taken."""
@@ -294,14 +314,14 @@ class Session:
 
     @property
     def choked(self) -> bool:
-        """Too much is unread: take no further command now."""
-        return len(self._unsent) > OUT_PAUSE_BYTES
+        """Too much is unread: take no further command now. A client that sends a long pipeline before it reads must be
+        read from all the same, or both would wait for ever; at the limit of that, its commands are taken after all."""
+        return len(self._unsent) > OUT_PAUSE_BYTES and self._held < HELD_BYTES
 
     def _watch(self) -> None:
         if self.mode is Mode.CLOSED:
             return
-        taking = not self.backlog or (self.mode is Mode.WAITING and len(self.backlog) < WAITING_BACKLOG)
-        reading = taking and not (self._deaf or self.choked or self.mode is Mode.LEAVING)
+        reading = self._held < HELD_BYTES and not self._deaf and self.mode is not Mode.LEAVING
         events = (READ if reading else 0) | (WRITE if self._unsent else 0)
         if events != self._events:
             self._events = events
@@ -327,3 +347,13 @@ class Session:
         self.out.clear()
         self.deferred = None
         self.hub.left(self)
+
+
+def _ends_in_multi(commands: list[Command]) -> bool:
+    for args in reversed(commands):
+        name = args[0].upper()
+        if name in ENDS_MULTI:
+            return False
+        if name == b"MULTI":
+            return True
+    return False

@@ -21,7 +21,7 @@ __all__ = ["Catalog", "Route", "Spec", "blocks", "server_names", "written_keys"]
 MAX_SPELLINGS = 4096  # names in mixed case that are remembered; beyond it they are looked up the slow way
 MAX_NAME = 128  # bytes of an unknown name that are kept, as Redis shows in its errors
 
-LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING})
+LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR})
 
 
 @dataclass(slots=True)
@@ -206,7 +206,7 @@ def _flags(entry: list[Any]) -> frozenset[bytes]:
 def _contradicts(spec: Spec, entry: list[Any]) -> bool:
     """Whether the server has something else under a name that we would send down the lane."""
     flags = _flags(entry)
-    if spec.route is Route.READ and b"write" in flags:
+    if spec.route in (Route.READ, Route.CURSOR) and b"write" in flags:
         return True
     return spec.route in (Route.READ, Route.WRITE) and b"blocking" in flags
 

@@ -27,6 +27,7 @@ class Route(IntEnum):
     LOCAL = 5  # answered by the proxy: it is about the client's own connection
     PINNED = 6  # a connection of its own: connection state, administration, unknown commands
     REFUSED = 7  # answered with an error that says why
+    CURSOR = 8  # the lane; its reply has a cursor, which means something on the server that gave it only
 
 
 class Row(NamedTuple):
@@ -51,7 +52,7 @@ class Container(NamedTuple):
     bare: Route = Route.PINNED
 
 
-READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED = Route
+READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR = Route
 
 # fmt: off  (rows stay rows)
 COMMANDS: tuple[Row, ...] = (
@@ -63,14 +64,16 @@ COMMANDS: tuple[Row, ...] = (
         """
         BITCOUNT BITFIELD_RO BITPOS DIGEST DUMP EXPIRETIME GET GETBIT GETRANGE PEXPIRETIME PTTL STRLEN SUBSTR TTL TYPE
         GEODIST GEOHASH GEOPOS GEORADIUSBYMEMBER_RO GEORADIUS_RO GEOSEARCH
-        HEXISTS HEXPIRETIME HGET HGETALL HKEYS HLEN HMGET HPEXPIRETIME HPTTL HRANDFIELD HSCAN HSTRLEN HTTL HVALS
+        HEXISTS HEXPIRETIME HGET HGETALL HKEYS HLEN HMGET HPEXPIRETIME HPTTL HRANDFIELD HSTRLEN HTTL HVALS
         LINDEX LLEN LPOS LRANGE
-        SCARD SISMEMBER SMEMBERS SMISMEMBER SRANDMEMBER SSCAN
+        SCARD SISMEMBER SMEMBERS SMISMEMBER SRANDMEMBER
         VCARD VDIM VEMB VGETATTR VINFO VISMEMBER VLINKS VRANDMEMBER VRANGE VSIM
         XLEN XPENDING XRANGE XREVRANGE
         ZCARD ZCOUNT ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX
-        ZREVRANGEBYSCORE ZREVRANK ZSCAN ZSCORE""",
+        ZREVRANGEBYSCORE ZREVRANK ZSCORE""",
     ),
+    Row(CURSOR, False, k.first_key, "HSCAN SSCAN ZSCAN"),
+    Row(CURSOR, False, k.no_keys, "SCAN"),
     Row(READ, False, k.all_keys, "EXISTS MGET SDIFF SINTER SUNION TOUCH"),
     Row(READ, False, k.numkeys_at_1, "SINTERCARD ZDIFF ZINTER ZINTERCARD ZUNION"),
     # They change nothing, yet which scripts are in use has to be known before a flip: so the proxy looks at the reply.
@@ -78,7 +81,7 @@ COMMANDS: tuple[Row, ...] = (
     Row(READ, False, k.two_keys, "LCS"),
     Row(READ, False, k.sort_keys, "SORT_RO"),
     Row(READ, False, k.stralgo_keys, "STRALGO"),
-    Row(READ, False, k.no_keys, "CLUSTERSCAN DBSIZE ECHO INFO KEYS LASTSAVE LOLWUT PING RANDOMKEY ROLE SCAN TIME"),
+    Row(READ, False, k.no_keys, "CLUSTERSCAN DBSIZE ECHO INFO KEYS LASTSAVE LOLWUT PING RANDOMKEY ROLE TIME"),
     # -- writes ----------------------------------------------------------------------------------------------
     Row(
         WRITE,
@@ -163,8 +166,8 @@ CONTAINERS: tuple[Container, ...] = (
                 """
             CAPA GETNAME HELP ID INFO KILL LIST NO-EVICT NO-TOUCH REPLY SETINFO SETNAME UNBLOCK""",
             ),
-            Row(PINNED, False, k.no_keys, "CACHING GETREDIR IMPORT-SOURCE PAUSE TRACKING TRACKINGINFO UNPAUSE"),
-            Row(REFUSED, False, k.no_keys, "MAINT_NOTIFICATIONS"),
+            Row(PINNED, False, k.no_keys, "CACHING GETREDIR IMPORT-SOURCE TRACKING TRACKINGINFO UNPAUSE"),
+            Row(REFUSED, False, k.no_keys, "MAINT_NOTIFICATIONS PAUSE"),
         ),
     ),
     Container(
@@ -321,6 +324,7 @@ CONTAINERS: tuple[Container, ...] = (
 
 REPLICATION = "{} is not possible through the proxy: it decides which server serves; use its flip command"
 REFUSALS: dict[str, str] = {  # by name, or by container for its subcommands; {} is the full name
+    "CLIENT PAUSE": "{} is not possible through the proxy: it would stop all of the proxy's clients at once",
     "CLIENT MAINT_NOTIFICATIONS": "{} is not supported by the proxy: clients stay connected when a server moves",
     "CLUSTER": "{} is not possible through the proxy: it changes the cluster, or is not known",
     "CLUSTER FLUSHSLOT": "{} is not possible through the proxy: it deletes keys that cannot be named",

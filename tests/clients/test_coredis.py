@@ -18,9 +18,13 @@ from coredis.patterns.streams import GroupConsumer
 from tests.clients.migration import Migration
 
 
+def connect(migration: Migration, **options: Any) -> Any:
+    return coredis.Redis(host="127.0.0.1", port=migration.port, decode_responses=True, **options)
+
+
 @pytest.fixture
 async def client(migration: Migration) -> AsyncIterator[Any]:
-    async with coredis.Redis(host="127.0.0.1", port=migration.port, decode_responses=True) as made:
+    async with connect(migration) as made:
         yield made
 
 
@@ -96,10 +100,11 @@ async def test_streams(client: Any) -> None:
                 await client.xadd("log", {"n": "end"})
 
         async def read(consumer: Any) -> None:
-            async for _, entry in consumer:
+            while True:
+                _, entry = await consumer.get_entry()
                 done.append(entry.field_values["n"])
                 assert await client.xack("log", "group", [entry.identifier]) == 1
-                if done[-1] == "end":
+                if entry.field_values["n"] == "end":
                     return
 
         async with trio.open_nursery() as nursery:
@@ -134,10 +139,7 @@ async def test_queues_locks_and_scripts(client: Any) -> None:
 async def test_client_side_cache(migration: Migration) -> None:
     """coredis has the invalidations of all its connections sent to one more (CLIENT TRACKING ... REDIRECT)."""
     cache = LRUCache()
-    async with (
-        coredis.Redis(host="127.0.0.1", port=migration.port, decode_responses=True, cache=cache) as cached,
-        coredis.Redis(host="127.0.0.1", port=migration.port, decode_responses=True) as other,
-    ):
+    async with connect(migration, cache=cache) as cached, connect(migration) as other:
         seen = []
         for number in range(100):
             await other.set("version", str(number))

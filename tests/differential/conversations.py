@@ -25,6 +25,8 @@ from tests.differential.differences import same_reply
 from tests.differential.wire import TIMEOUT_S, NoReply, Wire, pack
 
 _ID = re.compile(r"\{(\w+)\}")
+BARRIER_S = 2.0  # far more than a busy machine needs
+PING = pack([b"PING"])
 _HELLO_ID = b"$2\r\nid\r\n:"
 _LINE = re.compile(r"(\w+)(!|<| close| raw:|:)\s?(.*)\Z", re.DOTALL)
 
@@ -74,7 +76,8 @@ class Side:
         """Errors: Differ, when others have to wait for one of these clients."""
         try:
             for _ in range(2):
-                self.control.ask([b"PING"])
+                self.control.send(PING)
+                self.control.frames(1, BARRIER_S)
         except NoReply as problem:
             raise Differ(f"    another client's PING: {problem.why}") from None
 

@@ -168,11 +168,12 @@ class Known:
 ALL_VERSIONS = ("redis-6.2", "redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1")
 
 KNOWN: tuple[Known, ...] = (
+    Known("CLIENT KILL", "filters other than ID, ADDR, USER, SKIPME, and the texts of their errors"),
     Known(
-        "CLIENT SETINFO",
-        "the option's name in its error is not as the client wrote it",
-        lambda args: any(b" " in word for word in args),
-        ("valkey-8.1", "redis-8.2", "valkey-9.1"),
+        "CLIENT UNBLOCK",
+        "the text for too many arguments",
+        lambda args: len(args) > 4,
+        ("redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1"),
     ),
 )
 

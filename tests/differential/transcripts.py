@@ -735,7 +735,7 @@ a: SET %k v
 a< 1
 a: GET %k
 == unpausing
-b: CLIENT PAUSE 5000 WRITE
+b: CLIENT PAUSE 2500 WRITE
 a: SET %k v
 b: CLIENT UNPAUSE
 a: GET %k

@@ -265,6 +265,21 @@ def test_a_short_break_costs_no_error(make_rig: MakeRig) -> None:
     rig.assert_recovered()
 
 
+def test_a_short_break_costs_no_error_on_a_connection_of_its_own(make_rig: MakeRig) -> None:
+    """It is made when the server is there again. The lane may not even have noticed."""
+    rig = make_rig()
+    rig.to_source.refuse()
+    with Raw(rig) as client:
+        client.send("WATCH", "k").send("MULTI").send("INCR", "k").send("EXEC")
+        rig.until(lambda now: now["clients"] == 1, "the client")
+        until(lambda: rig.to_source.connections and rig.proxy.admin("PING"), "the proxy")
+        rig.to_source.cut()
+        rig.until(lambda now: now["source"]["problem"] and not now["lane"]["connected"], "the outage")
+        rig.to_source.heal()
+        assert [client.reply() for _ in range(4)] == [b"OK", b"OK", b"QUEUED", [1]]
+    rig.assert_recovered()
+
+
 # -- the server answers, but not as it should ------------------------------------------------------------------------
 
 

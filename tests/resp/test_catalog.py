@@ -13,7 +13,7 @@ from resp import catalog as module
 from resp.catalog import Catalog, Route, Spec, server_names, written_keys
 from tests.servers import NAMES, Pool
 
-LANE = {Route.READ, Route.WRITE, Route.BLOCKING}
+LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR}
 
 
 def lookup(call: str, catalog: Catalog | None = None) -> Spec:
@@ -25,7 +25,6 @@ def lookup(call: str, catalog: Catalog | None = None) -> Spec:
 ROUTES: dict[Route, tuple[str, ...]] = {
     Route.READ: (
         "GET k",
-        "SCAN 0",
         "KEYS *",
         "INFO",
         "COMMAND",
@@ -47,6 +46,7 @@ ROUTES: dict[Route, tuple[str, ...]] = {
         "XINFO STREAM k",
         "SORT_RO k",
     ),
+    Route.CURSOR: ("SCAN 0", "HSCAN h 0", "SSCAN s 0", "ZSCAN z 0"),
     Route.WRITE: (
         "SET k v",
         "SORT k STORE d",

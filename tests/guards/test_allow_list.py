@@ -1,0 +1,117 @@
+"""Invariant 10: the lane takes what our own table knows to be free of connection state; so it is inside MULTI, too.
+
+What is switched off: the screening of a block's commands, or of single commands. The harm is done to another client,
+whose commands share the lane.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from proxy.lane import Block
+from proxy.router import Router
+from resp.catalog import Route
+from tests.inprocess import Client, HungUp, in_process, until
+from tests.servers import Server
+
+
+def unscreened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every block that is here to its EXEC goes down the lane."""
+
+    def whole_block(self: Router, rest):
+        commands = []
+        for args in rest:
+            if args[0].upper() == b"EXEC":
+                return Block(commands)
+            commands.append((self.catalog.lookup(args), args))
+        return None
+
+    monkeypatch.setattr(Router, "_whole_block", whole_block)
+
+
+async def bystander(client: Client) -> list[bytes]:
+    """What an innocent client hears; nothing at all counts, too."""
+    try:
+        await client.say("SET mine 1", "GET mine", "MULTI", "INCR mine", "EXEC", "PING")
+        await until(lambda: client.session.owed == 0 or not client.session.open, timeout=1.0)
+        return await client.hear(6) if client.session.open else [b"hung up"]
+    except (AssertionError, HungUp):
+        return client.heard()
+
+
+FINE = [b"+OK\r\n", b"$1\r\n1\r\n", b"+OK\r\n", b"+QUEUED\r\n", b"*1\r\n:2\r\n", b"+PONG\r\n"]
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize(
+    "inside",
+    ["SELECT 5", "SUBSCRIBE c", "PSUBSCRIBE c*", "CLIENT REPLY OFF", "CLIENT REPLY SKIP", "HELLO 3", "QUIT", "RESET"],
+)
+async def test_state_inside_a_block(
+    inside: str, guarded: bool, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not guarded:
+        unscreened(monkeypatch)
+    async with in_process(server_62, server_91) as running:
+        client, other = await running.client(), await running.client()
+        await other.ask("PING")
+        await client.say("MULTI", inside, "EXEC")
+        await until(lambda: running.hub.lane.idle or not guarded)
+        heard = await bystander(other)
+        there = server_62.call("GET", "mine", db=0)
+        if guarded:
+            assert heard == FINE
+            assert there == b"2"
+            await running.settled()
+            assert not await running.differences()
+        else:
+            assert (heard, there) != (FINE, b"2")
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["on", "off"])
+@pytest.mark.parametrize("alone", ["SUBSCRIBE c", "MONITOR", "WATCH mine", "CLIENT REPLY OFF", "BLPOP nothing 0", "MULTI"])
+async def test_state_without_a_block(
+    alone: str, guarded: bool, server_62: Server, server_91: Server
+) -> None:
+    async with in_process(server_62, server_91) as running:
+        if not guarded:
+            spec = running.hub.router.catalog.lookup(alone.encode().split())
+            spec.route = Route.READ
+        client, other = await running.client(), await running.client()
+        await other.ask("PING")
+        await client.say(alone)
+        await until(lambda: not running.busy or not guarded)
+        assert (await bystander(other) == FINE) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["on", "off"])
+async def test_a_command_that_only_the_server_knows(
+    guarded: bool, start_server: Callable[..., Server], server_91: Server
+) -> None:
+    """Under a name that our table does not have, SUBSCRIBE is as good as a module's command."""
+    source = start_server("redis-6.2", config={"rename-command": "SUBSCRIBE LISTEN.TO"}).start()
+    async with in_process(source, server_91) as running:
+        catalog = running.hub.router.catalog
+        spec = catalog.lookup([b"LISTEN.TO", b"c"])
+        assert spec.route is Route.PINNED
+        if not guarded:
+            spec.route = Route.READ
+            catalog.by_name[b"LISTEN.TO"] = spec
+        client, other = await running.client(), await running.client()
+        await client.say("LISTEN.TO c")
+        await until(lambda: not running.busy or not guarded)
+        assert (await bystander(other) == FINE) is guarded
+
+
+async def test_blocking_inside_a_block(server_62: Server, server_91: Server) -> None:
+    """Inside MULTI nothing blocks: such a block may go down the lane, and nobody waits for it."""
+    async with in_process(server_62, server_91) as running:
+        client, other = await running.client(), await running.client()
+        replies = await client.ask("MULTI", "BLPOP nothing 0", "XREAD BLOCK 0 STREAMS nothing $", "RPUSH l a", "EXEC")
+        assert replies[-1] == b"*3\r\n*-1\r\n*-1\r\n:1\r\n"
+        assert client.session.pin is None
+        assert await bystander(other) == FINE
+        await running.settled()
+        assert not await running.differences()
