@@ -26,6 +26,7 @@ SUSPECT = 2  # connections lost with the same copy in front: the mirror side may
 TYPE_READS = 8  # a key whose type keeps changing has to wait after so many reads
 BACKOFF_SECONDS = 0.1  # before a failed copy is tried again; doubled with every failure
 MAX_BACKOFF_SECONDS = 30.0
+QUARANTINE_SECONDS = 10.0  # for a copy that costs the mirror connection
 MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
 MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill is cheaper than so many single copies
 
@@ -213,7 +214,7 @@ class Repair:
     def _failed(self, place: Place, reason: str) -> None:
         self.failures[reason[:120]] += 1
         if "Protocol error" in reason:  # it closes the connection: not to be tried often
-            self.keys.failed(place, reason, due=self._clock() + MAX_BACKOFF_SECONDS)
+            self.keys.failed(place, reason, due=self._clock() + QUARANTINE_SECONDS)
             return
         pause = min(BACKOFF_SECONDS * 2 ** min(self.keys.failures(place), 16), MAX_BACKOFF_SECONDS)
         self.keys.failed(place, reason, due=self._clock() + pause)

@@ -98,8 +98,8 @@ class Client:
             raise HungUp(f"heard before: {self._frames}")
         return bytes(data)
 
-    async def leave(self) -> None:
-        await self._stream.aclose()
+    def leave(self) -> None:
+        self._stream.socket.close()
 
 
 class InProcess:
@@ -109,6 +109,7 @@ class InProcess:
         self.proxy = proxy
         self.source, self.target = source, target
         self.clients: list[Client] = []
+        self.defects: list[str] = []  # what the proxy logs as errors
 
     @property
     def hub(self) -> Hub:
@@ -125,10 +126,10 @@ class InProcess:
             await client.ask("HELLO 3")
         return client
 
-    async def hang_up(self) -> None:
+    def hang_up(self) -> None:
         """All clients leave."""
         for client in self.clients:
-            await client.leave()
+            client.leave()
         self.clients.clear()
 
     # -- the state of things -------------------------------------------------------------------------------------
@@ -218,10 +219,16 @@ class _Defects(logging.Handler):
 
 @asynccontextmanager
 async def in_process(
-    source: Address, target: Address, *, by_source: str = "", by_target: str = "", backfilled: bool = True
+    source: Address,
+    target: Address,
+    *,
+    by_source: str = "",
+    by_target: str = "",
+    backfilled: bool = True,
+    sound: bool = True,
 ) -> AsyncIterator[InProcess]:
     """A proxy between two empty servers. `by_source`, `by_target`: URLs of relays to them. `backfilled`: there is
-    nothing to backfill; otherwise the phase is `filling`."""
+    nothing to backfill; otherwise the phase is `filling`. `sound`: the proxy may find no defect of its own."""
     log, defects = logging.getLogger("crossfade"), _Defects()
     log.addHandler(defects)
     directory = Path(tempfile.mkdtemp(prefix="crossfade-"))
@@ -230,6 +237,7 @@ async def in_process(
     state.open(identity(settings.source), identity(settings.target))
     proxy = Proxy(settings, state)
     running = InProcess(proxy, source, target)
+    running.defects = defects.found
     try:
         async with trio.open_nursery() as nursery:
             ready = trio.Event()
@@ -240,13 +248,13 @@ async def in_process(
             if backfilled:
                 state.remember(backfilled=True, filled=True)
             yield running
-            await running.hang_up()
             nursery.cancel_scope.cancel()
     finally:
+        running.hang_up()
         state.close()
         shutil.rmtree(directory, ignore_errors=True)
         log.removeHandler(defects)
-    assert not defects.found, "\n".join(defects.found)
+    assert not (sound and defects.found), "\n".join(defects.found)
 
 
 async def _no_jobs(nursery: trio.Nursery) -> None:

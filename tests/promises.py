@@ -1,7 +1,8 @@
 """Clients that write down what they were told: what is acknowledged must be there, once, and in order.
 
-Each client has a counter (INCR) and an append-only list (RPUSH of numbered tokens) of its own, and never repeats a
-command whose reply it did not get: then the write may be there or not, but not twice.
+Each client has a counter (INCR), an append-only list (RPUSH of numbered tokens) and keys that are written once (SET) of
+its own, and never repeats a command whose reply it did not get: then the write may be there or not, but not twice. What
+is written once is what a mirror loses for good: a hot key's next write shows the damage, and mends it.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class Promises:
     @property
     def kept(self) -> int:
         """Writes acknowledged so far."""
-        return sum(writer.counted + len(writer.pushed) for writer in self._writers)
+        return sum(writer.counted + len(writer.pushed) + len(writer.once) for writer in self._writers)
 
     def wait_for(self, writes: int) -> None:
         """Until that many more have been acknowledged."""
@@ -82,6 +83,7 @@ class Promises:
             writer.check(
                 int(server.call("GET", writer.counter, db=self._db) or 0),
                 server.call("LRANGE", writer.list, 0, -1, db=self._db),
+                server.call("MGET", *writer.once, db=self._db) if writer.once else [],
             )
 
 
@@ -95,6 +97,7 @@ class Writer(threading.Thread):
         self.unsure = 0  # INCRs without a reply
         self.pushed: list[bytes] = []  # acknowledged, in order
         self.unsure_pushed: set[bytes] = set()
+        self.once: dict[str, bytes] = {}  # acknowledged
         self._serial = 0
         self._findings: list[str] = []
 
@@ -124,6 +127,9 @@ class Writer(threading.Thread):
             self.unsure_pushed.discard(token)
             if isinstance(reply, int):
                 self.pushed.append(token)
+            key = f"{self.name}:once:{self._serial}"
+            if self._call(sock, reader, "SET", key, token) == b"OK":
+                self.once[key] = token
             time.sleep(PAUSE_S)
 
     def _call(self, sock: socket.socket, reader: hiredis.Reader, *command: Any) -> Any:
@@ -137,7 +143,7 @@ class Writer(threading.Thread):
             self._promises.errors[str(reply)] += 1
         return reply
 
-    def check(self, counter: int, stored: list[bytes]) -> None:
+    def check(self, counter: int, stored: list[bytes], once: list[bytes | None]) -> None:
         findings = list(self._findings)
         if not self.counted <= counter <= self.counted + self.unsure:
             findings.append(f"{self.counted} INCRs were answered, {self.unsure} not, the counter is {counter}")
@@ -149,4 +155,6 @@ class Writer(threading.Thread):
         findings += [f"refused, and there all the same: {token!r}" for token in stored if token not in known]
         if stored != sorted(stored, key=int):
             findings.append(f"out of order: {stored[-20:]}")
+        found = zip(self.once.items(), once, strict=True)
+        findings += [f"{key} is {value!r} instead of {token!r}" for (key, token), value in found if value != token]
         assert not findings, f"{self.name}: " + "; ".join(findings[:10])

@@ -44,19 +44,20 @@ class Migration:
         """A plain redis-py client of the proxy, for the test itself."""
         return self.proxy.client(db, **options)
 
-    def flip(self) -> None:
-        """One flip. It is tried again while keys are dirty, as under load they always are."""
-        until(self._flipped, "a flip")
+    def midway(self) -> None:
+        """Where sides are swapped, returns after the next flip: for work that might be done before the first."""
+        flips = self.flips
+        if self.flipping:
+            until(lambda: self.flips > flips or not self._thread.is_alive(), "a flip in the middle")
 
-    def _flipped(self) -> bool:
+    def _flip(self) -> None:
         outcome = self.proxy.admin("FLIP", "SKIP-VERIFY")
-        self.refusals += outcome["reasons"]
+        self.refusals += outcome["reasons"]  # under load there are some: it is tried again
         self.flips += outcome["flipped"]
-        return bool(outcome["flipped"])
 
     def _flip_on_and_on(self) -> None:
         while not self._stopping.wait(FLIP_EVERY_S):
-            self._flipped()
+            self._flip()
 
     def __enter__(self) -> Self:
         self._stack.enter_context(self.proxy)

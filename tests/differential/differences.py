@@ -168,6 +168,12 @@ class Known:
 ALL_VERSIONS = ("redis-6.2", "redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1")
 
 KNOWN: tuple[Known, ...] = (
+    Known(
+        "CLIENT SETINFO",
+        "the option's name in its error is not as the client wrote it",
+        lambda args: any(b" " in word for word in args),
+        ("valkey-8.1", "redis-8.2", "valkey-9.1"),
+    ),
     Known("CLIENT KILL", "filters other than ID, ADDR, USER, SKIPME, and the texts of their errors"),
     Known(
         "CLIENT UNBLOCK",
@@ -206,7 +212,6 @@ KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {
     ),
     "tracking: REDIRECT to RESP3": KnownConversation("only to a client that has a connection of its own already"),
     "tracking: the redirected client leaves": KnownConversation("tracking-redir-broken tells the server's id"),
-    "sessions: unpausing": KnownConversation("a write that is held by CLIENT PAUSE holds up all clients' reads"),
 }
 
 

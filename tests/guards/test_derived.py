@@ -1,7 +1,7 @@
 """Invariant 6: what is derived from other keys is copied, never replayed: its operands may not be equal yet.
 
-The operand is changed by a script, whose copy is only lag; the derived command is right behind it. What is switched off:
-the derived command is mirrored as it was sent, its reply compared. Where all else is equal, so is the reply.
+The operand is changed by a script, whose copy is only lag; the derived command is right behind it. What is switched
+off: the derived command is mirrored as it was sent, its reply compared. Where all else is equal, so is the reply.
 """
 
 from __future__ import annotations

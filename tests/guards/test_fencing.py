@@ -1,7 +1,7 @@
 """Invariant 13: what a lost connection still carries must not run after its keys have been repaired.
 
-A relay plays the network that keeps a connection's bytes and hands them over later. What is switched off: the kill of the
-lost connection, or the draining of a pinned connection whose client vanished.
+A relay plays the network that keeps a connection's bytes and hands them over later. What is switched off: the kill of
+the lost connection, or the draining of a pinned connection whose client vanished.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ async def test_a_pinned_connection_whose_client_vanished_is_drained(
         await client.say("EXEC")
         await until(lambda: not running.pin(client).idle)
         session = client.session
-        await client.leave()
+        client.leave()
         await until(lambda: not session.open)
         if not guarded:
             await running.settled()

@@ -1,7 +1,7 @@
 """Waiters are served behind the write that serves them, before the next command, as a server does it.
 
-What is switched off: their attempts go into the lane at the end of what the pushing client has sent, or at the next poll.
-The sides are equal all the same; the harm is done to a client.
+What is switched off: their attempts go into the lane at the end of what the pushing client has sent, or at the next
+poll. The sides are equal all the same; the harm is done to a client.
 """
 
 from __future__ import annotations
