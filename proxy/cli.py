@@ -105,6 +105,7 @@ def fail(text: str, code: int) -> NoReturn:
     show_default=True,
     help="When its disk is full: serve on (a crash then costs a new backfill), or refuse writes.",
 )
+@click.option("--no-watch", is_flag=True, help="Do not watch for changes made by others, or by scripts unseen.")
 @click.option("--allow-non-empty", is_flag=True, help="Take a target that has keys; those not on the source go.")
 @state_dir_option
 def proxy(
@@ -115,6 +116,7 @@ def proxy(
     no_auth: bool,
     journal_sync: str,
     journal_full: str,
+    no_watch: bool,
     allow_non_empty: bool,
     state_dir: Path,
 ) -> None:
@@ -128,7 +130,14 @@ def proxy(
         )
     setproctitle(f"crossfade proxy --source {source} --target {target} --listen {listen[0]}:{listen[1]}")
     settings = Settings(
-        source, target, listen[0], listen[1], no_auth, allow_non_empty, Sync(journal_sync), WhenFull(journal_full)
+        source,
+        target,
+        *listen,
+        no_auth=no_auth,
+        allow_non_empty=allow_non_empty,
+        journal_sync=Sync(journal_sync),
+        journal_full=WhenFull(journal_full),
+        watch=not no_watch,
     )
 
     def say(running: Proxy) -> None:

@@ -70,6 +70,7 @@ OWN = "own connection"
 ROUTED: dict[Route, str] = {
     Route.READ: LANE,
     Route.WRITE: LANE,
+    Route.SCRIPT: "lane, while changes of undeclared keys are watched",
     Route.CURSOR: "lane; continued on the side that gave the cursor",
     Route.BLOCKING: "lane, non-blocking form behind writes",
     Route.PUBSUB: OWN,

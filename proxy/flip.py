@@ -154,10 +154,17 @@ async def _drain(proxy: Proxy, seconds: float) -> bool:
     def drained() -> bool:
         return bool(answers) and hub.drained and hub.settled
 
+    told: list[bool] = []
     with trio.move_on_after(seconds):
+        await hub.until(drained)
+        hub.watch.barrier(lambda: told.append(True))  # what scripts and others have changed is known then, and dirty
+        await hub.until(lambda: bool(told))
         while not drained():  # what a job has sent since the condition held is drained as well
+            hub.flush()
             await hub.until(drained)
-    return drained() and None not in answers and hub.lane.link is not None and hub.mirror.link is not None
+    return (
+        bool(told) and drained() and None not in answers and hub.lane.link is not None and hub.mirror.link is not None
+    )
 
 
 def _left(proxy: Proxy) -> str:

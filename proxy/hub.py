@@ -18,6 +18,7 @@ from proxy.mirror import Mirror
 from proxy.recorder import Recorder
 from proxy.repair import Repair
 from proxy.roles import Roles
+from proxy.watch import State, Watch
 
 if TYPE_CHECKING:
     from proxy.floor import Floor
@@ -62,6 +63,8 @@ class Hub:
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
         self.lane.recorder = self.recorder
+        self.watch = Watch(self, enabled=False)
+        self.recorder.scripts_done = lambda count: self.watch.scripts_done(count)
         self.read_only = ""  # why writes are refused
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
@@ -111,14 +114,24 @@ class Hub:
         self.flush()
 
     def note(self, spec: Spec, args: list[bytes], db: int) -> None:
-        """A write is about to be sent: its keys go into the journal before it does."""
-        if self.journal is None or not spec.writes:
+        """A write is about to be sent: its keys go into the journal before it does, and the watch expects them."""
+        if not spec.writes:
             return
+        journal, watch = self.journal, self.watch
         places = self.recorder.places(spec, args, db)
         for place in places:
-            self.journal.note(place[0], (place[1],))
+            watch.wrote(place[1])
+            if journal is not None:
+                journal.note(place[0], (place[1],))
         if not places and self.recorder.reaches_unknown_keys(spec):
-            self.journal.note_barrier(spec.name)
+            watch.flushed()
+            if journal is not None:
+                journal.note_barrier(spec.name)
+
+    @property
+    def noting(self) -> bool:
+        """Whether anybody wants to know of writes before they are sent."""
+        return self.journal is not None or self.watch.state is not State.DISABLED
 
     @property
     def flipping(self) -> bool:

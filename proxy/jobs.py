@@ -16,6 +16,7 @@ import trio
 from proxy.filling import Filling, Plan, Work
 from proxy.flip import Outcome, Terms, flip
 from proxy.verifying import TOLERANCE_MS, Verifying
+from proxy.watch import State
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
@@ -135,6 +136,11 @@ class Jobs:
                 "reasons": hub.repair.keys.reasons(),
             },
             "unmirrored_commands": dict(hub.recorder.unmirrored.most_common(20)),
+            "watch": {
+                "state": hub.watch.state.value,
+                "unexplained": hub.watch.unexplained,
+                "during_scripts": hub.watch.during_scripts,
+            },
             "waiting": len(hub.waiters),
             "pinned": len(hub.pins),
             "commands": hub.commands,
@@ -168,6 +174,11 @@ class Jobs:
             if side.problem
         ]
         found += proxy.problems.values()
+        if proxy.hub.watch.state is State.REFUSED:
+            found.append(
+                f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared keys of scripts, evictions "
+                "and writers that bypass the proxy are seen by `crossfade verify` only"
+            )
         if proxy.hub.repair.frozen:
             found.append(proxy.hub.repair.frozen)
         found += [

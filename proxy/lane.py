@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from proxy.items import CALL, EXEC, FORWARD, READ, SELECTED, SKIP, SWALLOW, WRITE
-from resp.catalog import Spec
+from resp.catalog import Route, Spec
 from resp.encode import encode
 
 if TYPE_CHECKING:
@@ -32,10 +32,11 @@ _EXEC = encode([b"EXEC"])
 class Block:
     """A client's whole MULTI … EXEC: specs and arguments as sent."""
 
-    __slots__ = ("commands",)
+    __slots__ = ("commands", "scripts")
 
     def __init__(self, commands: list[tuple[Spec, list[bytes]]]) -> None:
         self.commands = commands
+        self.scripts = sum(spec.route is Route.SCRIPT for spec, _ in commands)
 
     def __repr__(self) -> str:
         return f"<Block {[spec.name for spec, _ in self.commands]}>"

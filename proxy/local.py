@@ -240,7 +240,8 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
     if attribute is None:
         session.put(error(f"ERR Unrecognized option '{args[2].decode(errors='replace')}'"))
     elif not _good_name(args[3]):
-        session.put(error(f"ERR {attribute.decode()} cannot contain spaces, newlines or special characters."))
+        option = args[2].decode(errors="replace")
+        session.put(error(f"ERR {option} cannot contain spaces, newlines or special characters."))
     else:
         session.library[attribute] = args[3]
         session.put(OK)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from proxy.link import Link
 from proxy.session import Command, Mode, Session
-from resp.catalog import Spec
+from resp.catalog import Route, Spec
 from resp.encode import encode, error
 from resp.frames import elements, is_error, is_null, is_push
 from resp.numbers import integer
@@ -76,6 +76,7 @@ class Awaited:
     frames: int = 1  # replies still to come
     held: list[Place] = field(default_factory=list)
     block: Transaction | None = None  # EXEC or DISCARD: the transaction that it ends
+    scripts: int = 0  # among what it executes
     opened: Transaction | None = None  # MULTI: the transaction that it begins
 
 
@@ -87,6 +88,7 @@ class Pinned:
         self.link = link
         self.transaction: Transaction | None = None
         self.watching = False
+        self.listening = False  # others' tracking is redirected to it
         self.tainted = False  # it may carry state that is not known: it stays with this session
         self.replayed: dict[bytes, Command] = {}  # MONITOR, CLIENT TRACKING: made anew on another connection
         self.subscriptions: dict[Group, dict[bytes, None]] = {group: {} for group in Group}
@@ -186,6 +188,9 @@ class Pinned:
             args = spec.rule.rewrite(args)
         awaited = Awaited(spec, args, self._replies(spec, args))
         self._follow(spec, args, awaited)
+        if awaited.scripts:
+            for _ in range(awaited.scripts):
+                self._hub.watch.script_sent(session.db)
         self._put(encode(self._redirected(args) if spec.name == TRACKING else args))
         if awaited.frames:
             self._awaited.append(awaited)
@@ -234,6 +239,7 @@ class Pinned:
             self._subscribe(name, args)
         else:
             awaited.held = self._hold(spec, args, self.session.db)
+            awaited.scripts = int(spec.route is Route.SCRIPT)
 
     def _note_state(self, spec: Spec, args: Command, frame: bytes) -> None:
         """State that no later command takes back: the connection stays with this session."""
@@ -255,6 +261,7 @@ class Pinned:
         awaited.block, self.transaction = transaction, None
         self.watching = False
         if committing:
+            awaited.scripts = sum(spec.route is Route.SCRIPT for spec, _, _ in transaction.queue)
             dbs = {self.session.db: None}  # a SELECT in between may be refused, and what follows stays where it was
             for spec, args, db in transaction.queue:
                 dbs[db] = None
@@ -343,6 +350,8 @@ class Pinned:
 
     def _answered(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
         block = awaited.block
+        if awaited.scripts:
+            self._hub.watch.scripts_done(awaited.scripts)
         if block is not None:
             if spec.name == b"EXEC" and not is_error(frame) and not is_null(frame):
                 self._committed(block, elements(frame))
@@ -393,11 +402,15 @@ class Pinned:
 
     # -- the end -------------------------------------------------------------------------------------------------
 
+    @property
+    def clean(self) -> bool:
+        """The connection carries nothing that is this session's, and awaits nothing."""
+        lasting = self.tainted or self.listening or self.replayed or self.subscribed
+        return not (self.in_multi or self.watching or lasting or self._unconfirmed or self._awaited)
+
     def _leave_if_clean(self) -> None:
         """Back to the lane as soon as the connection carries nothing."""
-        if self.in_multi or self.watching or self.tainted or self.replayed or self.subscribed or self._unconfirmed:
-            return
-        if self._awaited or not self.session.open:
+        if not self.clean or not self.session.open:
             return
         if self.session.pin is self:
             self.session.pin = None
@@ -425,6 +438,7 @@ class Pinned:
         held = [place for awaited in self._awaited for place in awaited.held]
         sent = [(awaited.spec, awaited.args) for awaited in self._awaited if awaited.spec is not None]
         sent += [(spec, args) for awaited in self._awaited if awaited.block for spec, args, _ in awaited.block.queue]
+        self._hub.watch.scripts_done(sum(awaited.scripts for awaited in self._awaited))
         self._awaited.clear()
         for spec, args in sent:
             if spec.writes and not spec.keys(args):

@@ -7,6 +7,7 @@ state; what it carries is `pinned.py`'s. At a flip every one of them is made ane
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import trio
@@ -21,6 +22,7 @@ from resp.encode import error
 if TYPE_CHECKING:
     from proxy.hub import Hub
 
+REDIAL_SECONDS = 0.2
 IDLE_PINS = 32  # connections without state that are kept for the next session
 
 
@@ -63,8 +65,8 @@ class Pins:
         for pin in touched:
             pin.flush()
 
-    def open(self, session: Session, args: Command) -> None:
-        """Give the session a connection, then send this command on it."""
+    def open(self, session: Session, args: Command | None) -> None:
+        """Give the session a connection, then send this command on it; None: it keeps it for good."""
         while self._spare:
             link = self._spare.pop()
             if link.fileno() >= 0:
@@ -74,29 +76,57 @@ class Pins:
         self._opening += 1
         self._start_soon(self._open, session, args)
 
-    async def _open(self, session: Session, args: Command) -> None:
+    async def _open(self, session: Session, args: Command | None) -> None:
         try:
-            link = await self._dial()
-        except ConnectError as problem:
-            if session.open:
-                session.mode = Mode.READY
-                session.put(error("ERR crossfade: " + problem.text))
-        else:
-            if session.open:
+            link = await self._patient_dial(session)
+            if link is not None:
                 self._give(session, link, args)
-            else:
-                link.close()
+            elif session.open:
+                session.mode = Mode.READY
+                session.put(error("ERR " + self._hub.refusal))
         finally:
             self._opening -= 1
             self._hub.flush()
 
-    def _give(self, session: Session, link: Link, args: Command) -> None:
+    async def _patient_dial(self, session: Session) -> Link | None:
+        """A connection to the serving side, waited for as long as lane commands are; None: the client left, or is to be
+        told why there is none."""
+        while session.open and not self._hub.refusal:
+            with suppress(ConnectError):
+                link = await self._dial()
+                if session.open:
+                    return link
+                link.close()
+                return None
+            await trio.sleep(REDIAL_SECONDS)
+        return None
+
+    def give_one(self, session: Session) -> None:
+        """A session without a command for it needs a connection of its own, for good: others' tracking is redirected to
+        it."""
+        if session.pin is None and session.mode is Mode.READY:
+            session.when_idle(lambda: self.open(session, None))
+
+    def _give(self, session: Session, link: Link, args: Command | None) -> None:
         pin = Pinned(self._hub, session, link)
         self._pins[pin] = None
         session.pin = pin
         session.mode = Mode.PINNED
-        pin.send(self._hub.router.catalog.lookup(args), args)
+        if args is None:
+            pin.listening = True
+        else:
+            pin.send(self._hub.router.catalog.lookup(args), args)
         self._hub.touched.append(session)
+
+    def when(self, condition: Callable[[], bool], action: Callable[[], None]) -> None:
+        """Run `action` once the condition holds."""
+
+        async def wait() -> None:
+            await self._hub.until(condition)
+            action()
+            self._hub.flush()
+
+        self._start_soon(wait)
 
     def give_back(self, pin: Pinned) -> None:
         """The connection carries no state any more."""

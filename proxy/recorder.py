@@ -46,6 +46,7 @@ class Recorder:
         self.unmirrored: Counter[str] = Counter()
         self.scripts = Scripts()
         self.cursors = Cursors()
+        self.scripts_done: Callable[[int], None] = lambda count: None  # told of scripts that were answered, or lost
         self.now = 0.0
         self._roles = roles
         self._mirror = mirror
@@ -89,6 +90,8 @@ class Recorder:
                 guard = rule.kind is Kind.AS_SENT_GUARDED
                 self._mirror.as_sent(db, payload, spec, args, frame, self.now, guard)
             return
+        if spec.route is Route.SCRIPT:
+            self.scripts_done(1)
         self.answered(spec, args, frame, db, session.resp, sent)
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
@@ -114,6 +117,8 @@ class Recorder:
     def block(self, item: tuple[Any, ...], frame: bytes) -> None:
         """The reply of EXEC: all of the block's effects as one, or none."""
         _, session, block, db, sent = item
+        if block.scripts:
+            self.scripts_done(block.scripts)
         if frame[0] == _ERROR or is_null(frame):
             return
         self.committed(block, elements(frame), db, session.resp, sent)
@@ -166,9 +171,13 @@ class Recorder:
         """A write, or a client's block, was in flight on the lane when its connection broke."""
         if item[0] == WRITE:
             _, _, _, spec, args, db, _ = item
+            if spec.route is Route.SCRIPT:
+                self.scripts_done(1)
             self.unknown_outcome(spec, args, db, reason)
             return
         _, _, block, db, _ = item
+        if block.scripts:
+            self.scripts_done(block.scripts)
         for spec, args in block.commands:
             if spec.writes:
                 self.unknown_outcome(spec, args, db, reason)

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 
 from proxy.lane import Block
 from proxy.local import Local, answer, answers
+from proxy.pinned import TRACKING
 from proxy.session import BROKEN, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error
 from resp.frames import decode, elements, is_error
+from resp.numbers import integer
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -43,6 +45,7 @@ class Router:
             Route.PINNED: self._pin,
             Route.REFUSED: self._refuse,
             Route.CURSOR: self._scan,
+            Route.SCRIPT: self._script,
         }
 
     def use(self, catalog: Catalog) -> None:
@@ -56,7 +59,7 @@ class Router:
         by_name = self.catalog.by_name
         lane = hub.lane
         waiting = hub.waiters.keys
-        journaling = hub.journal is not None
+        noting = hub.noting
         session.last_at = now = hub.clock()
         session.last_command = commands[-1]
         index, count = 0, len(commands)
@@ -75,7 +78,7 @@ class Router:
                     rule = spec.rule
                     if rule is not None and rule.rewrite is not None:
                         args = rule.rewrite(args)
-                    if journaling:
+                    if noting:
                         hub.note(spec, args, session.db)
                     lane.write(session, spec, args, encode(args), now)
                     if waiting:
@@ -127,6 +130,19 @@ class Router:
             hub.waiters.touched(session.db, spec, args)
         return 0
 
+    def _script(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        """It may write keys that it does not declare: it is not sent before such changes are seen."""
+        watch = self._hub.watch
+        if watch.ready:
+            self._script_now(session, spec, args)
+        else:
+            session.when_idle(lambda: watch.require(session, lambda: self._script_now(session, spec, args)))
+        return 0
+
+    def _script_now(self, session: Session, spec: Spec, args: Command) -> None:
+        self._hub.watch.script_sent(session.db)
+        self._write(session, spec, args, [])
+
     def _scan(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         hub = self._hub
         side = hub.recorder.cursors.side(session.db, spec.name, args)
@@ -165,17 +181,25 @@ class Router:
         if spec.name == b"MULTI" and len(args) == 1:
             block = self._whole_block(rest)
             if block is not None:
-                for inner, inner_args in block.commands:
-                    if inner.writes:
-                        self._hub.note(inner, inner_args, session.db)
-                self._hub.lane.block(session, block, session.last_at)
-                if self._hub.waiters.keys:
-                    for inner, inner_args in block.commands:
-                        self._hub.waiters.touched(session.db, inner, inner_args)
+                if block.scripts and not self._hub.watch.ready:
+                    session.when_idle(lambda: self._hub.watch.require(session, lambda: self._block(session, block)))
+                else:
+                    self._block(session, block)
                 return len(block.commands) + 1
         if spec.name in (b"MULTI", b"WATCH"):
             return self._pin(session, spec, args, rest)
         return self._read(session, spec, args, rest)  # EXEC, DISCARD, UNWATCH without anything open change nothing
+
+    def _block(self, session: Session, block: Block) -> None:
+        hub = self._hub
+        for spec, args in block.commands:
+            hub.note(spec, args, session.db)
+        for _ in range(block.scripts):
+            hub.watch.script_sent(session.db)
+        hub.lane.block(session, block, session.last_at)
+        if hub.waiters.keys:
+            for spec, args in block.commands:
+                hub.waiters.touched(session.db, spec, args)
 
     def _whole_block(self, rest: list[Command]) -> Block | None:
         """The commands up to EXEC, when all of the block is here and may go down the lane."""
@@ -201,9 +225,44 @@ class Router:
         session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
         return 0
 
+    def _redirect(self, session: Session, args: Command, then: Callable[[], None]) -> bool:
+        """CLIENT TRACKING … REDIRECT id: the other session needs a connection that the server knows. False when the
+        command names nobody; an id that is not mapped must never reach the server, where it is somebody else's."""
+        words = [arg.upper() for arg in args]
+        if b"REDIRECT" not in words[3:-1]:
+            then()
+            return True
+        other = self._hub.sessions.get(integer(args[words.index(b"REDIRECT", 3) + 1]) or 0)
+        if other is None:
+            return False
+        if other.pin is not None:
+            then()
+            return True
+        session.mode = Mode.OPENING
+        self._hub.pins.give_one(other)
+
+        def go_on() -> None:
+            session.mode = Mode.READY if session.pin is None else Mode.PINNED
+            then()
+            self._hub.touched.append(session)
+
+        self._hub.pins.when(lambda: other.pin is not None or not other.open, go_on)
+        return True
+
+    def _track(self, session: Session, then: Callable[[], None], args: Command) -> None:
+        if not self._redirect(session, args, then):
+            session.put(error("ERR The client ID you want redirect to does not exist"))
+
     def _pin(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         """Give the session a connection of its own, then let it have this command."""
-        session.when_idle(lambda: self._hub.pins.open(session, args))
+
+        def open_pin() -> None:
+            self._hub.pins.open(session, args)
+
+        if spec.name == TRACKING:
+            session.when_idle(lambda: self._track(session, open_pin, args))
+        else:
+            session.when_idle(open_pin)
         return 0
 
     def _on_pin(self, session: Session, spec: Spec, args: Command) -> int:
@@ -219,6 +278,10 @@ class Router:
             session.when_idle(lambda: answer(self._local, session, spec.name, args))
         elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi:
             session.when_idle(lambda: self._hub.waiters.start(session, spec, args))
+        elif spec.name == TRACKING and not pin.in_multi:
+            session.when_idle(lambda: self._track(session, lambda: pin.send(spec, args), args))
+        elif spec.route is Route.SCRIPT and not self._hub.watch.ready:
+            session.when_idle(lambda: self._hub.watch.require(session, lambda: pin.send(spec, args)))
         else:
             pin.send(spec, args)
         return 0

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import socket
+import time
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from proxy.side import Side
 from proxy.state import StateDir
 from proxy.upkeep import Upkeep
 from proxy.waiters import Waiters
+from proxy.watch import Watch
 from resp.catalog import Catalog
 from resp.encode import error
 
@@ -64,6 +66,7 @@ class Settings:
     allow_non_empty: bool = False
     journal_sync: Sync = Sync.EVERYSEC
     journal_full: WhenFull = WhenFull.CONTINUE
+    watch: bool = True
 
 
 class Refused(Exception):
@@ -86,6 +89,8 @@ class Proxy:
         self.floor = SelectorFloor(self.hub.flush)
         self.hub.floor = self.floor
         self.hub.waiters = Waiters(self.hub)
+        self.hub.watch = Watch(self.hub, enabled=settings.watch)
+        self.hub.watch.on_gap = self._watch_gap
         self.hub.on_lane_lost = self._lane_lost
         self.hub.on_mirror_lost = self._mirror_lost
         self.hub.repair.frozen = durable.frozen
@@ -145,6 +150,14 @@ class Proxy:
         self.verified_epoch = -1
         self.state.remember(backfilled=False)
 
+    def _watch_gap(self) -> None:
+        """Changes that no command of ours explains may have been missed."""
+        self.verified_epoch = -1
+        self.problems["watch"] = (
+            f"at {time.strftime('%H:%M:%S')} changes by expiry, eviction, scripts or other writers may have been "
+            "missed: run `crossfade verify --repair`"
+        )
+
     # -- start ---------------------------------------------------------------------------------------------------
 
     async def run(self, on_ready: Callable[[], None], jobs: Callable[[trio.Nursery], Awaitable[None]]) -> None:
@@ -174,6 +187,7 @@ class Proxy:
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
             nursery.start_soon(Upkeep(self).run)
+            nursery.start_soon(self.hub.watch.run, lambda: self.serving)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             await jobs(nursery)
@@ -421,6 +435,7 @@ class Proxy:
             hub.mirror.attach(lane_link)
         hub.repair.restart_forms()
         self._use(self.serving)
+        hub.watch.move()
 
     # -- stop ----------------------------------------------------------------------------------------------------
 

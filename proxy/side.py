@@ -155,10 +155,10 @@ class Side:
     def _title(self, kind: str) -> str:
         return f"crossfade-{self._instance}-{kind}"
 
-    async def link(self, kind: str, floor: Floor, owner: Owner) -> Link:
+    async def link(self, kind: str, floor: Floor, owner: Owner, *, resp: int = 2) -> Link:
         """A connection for the fast floor. Errors: ConnectError."""
-        wire = await connect(self.url, name=self._title(kind))
-        return Link(wire, floor, owner, db=self.url.db)
+        wire = await connect(self.url, name=self._title(kind), resp=resp)
+        return Link(wire, floor, owner, db=self.url.db, resp=resp)
 
     async def probe_dbs(self, wanted: set[int]) -> set[int]:
         """Which of the first dbs, and of the wanted ones, this server accepts. Errors: ConnectError, ConnectionLost."""

@@ -99,6 +99,7 @@ class Verifying:
             report.state = Work.DONE.value
             self._proxy.verified_epoch = -1
             if not report.different:
+                self._proxy.problems.pop("watch", None)
                 self.clean_at, self._proxy.verified_epoch = time.time(), self._proxy.roles.epoch
         report.seconds = round(time.monotonic() - began, 3)
 

@@ -28,6 +28,7 @@ class Route(IntEnum):
     PINNED = 6  # a connection of its own: connection state, administration, unknown commands
     REFUSED = 7  # answered with an error that says why
     CURSOR = 8  # the lane; its reply has a cursor, which means something on the server that gave it only
+    SCRIPT = 9  # the lane; may write keys that it does not declare
 
 
 class Row(NamedTuple):
@@ -52,7 +53,7 @@ class Container(NamedTuple):
     bare: Route = Route.PINNED
 
 
-READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR = Route
+READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR, SCRIPT = Route
 
 # fmt: off  (rows stay rows)
 COMMANDS: tuple[Row, ...] = (
@@ -105,7 +106,7 @@ COMMANDS: tuple[Row, ...] = (
     Row(WRITE, True, k.every_other, "MSET MSETNX"),
     Row(WRITE, True, k.bitop_keys, "BITOP"),
     Row(WRITE, True, k.numkeys_at_1, "LMPOP ZMPOP"),
-    Row(WRITE, True, k.numkeys_at_2, "EVAL EVALSHA FCALL"),
+    Row(SCRIPT, True, k.numkeys_at_2, "EVAL EVALSHA FCALL"),
     Row(WRITE, True, k.numkeys_of_pairs, "MSETEX"),
     Row(WRITE, True, k.store_numkeys, "ZDIFFSTORE ZINTERSTORE ZUNIONSTORE"),
     Row(WRITE, True, k.sort_keys, "SORT"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -112,3 +113,20 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     for report in terminalreporter.stats.get("passed", []):
         for name, text in report.user_properties:
             terminalreporter.write_line(f"{name}: {text}")
+
+
+_OF_ONE_WORKER = re.compile(r"(tests/differential/)[^\[]*\[((?:redis|valkey)-\d+\.\d+)")
+
+
+@pytest.hookimpl(optionalhook=True)  # pytest-xdist is not always there
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Tests that share expensive servers stay together. By their ids: pytest-xdist 3.8 loses its groups' names with
+    pytest 9.2."""
+    from xdist.scheduler import LoadScopeScheduling  # type: ignore[import-untyped]
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            found = _OF_ONE_WORKER.search(nodeid)
+            return "".join(found.groups()) if found else nodeid
+
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None

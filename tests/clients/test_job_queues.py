@@ -13,6 +13,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from datetime import timedelta
 from typing import Any
 
 import dramatiq
@@ -79,6 +80,19 @@ def test_rq(migration: Migration) -> None:
 
 # --- dramatiq ---
 
+MAKE_UP = "local name = 'made:' .. ARGV[1] redis.call('RPUSH', name, ARGV[1]) return redis.call('LLEN', name)"
+
+
+def test_scripts_that_make_up_their_keys(migration: Migration) -> None:
+    """What dramatiq, BullMQ and others do: no key is declared, all the same the sides must become equal."""
+    with migration.client(db=1) as client:
+        script = client.register_script(MAKE_UP)
+        for number in range(40):
+            if number % 20 == 10:
+                migration.midway()
+            assert script(args=[number % 7]) == number // 7 + 1
+            client.rpush(f"made:{number % 7}:log", number)
+
 
 def test_dramatiq(migration: Migration, caplog: pytest.LogCaptureFixture) -> None:
     total = 150
@@ -139,7 +153,7 @@ async def test_streaq(migration: Migration) -> None:
         await trio.to_thread.run_sync(migration.midway)
         tasks = [registered[0].enqueue(number) for number in range(total // 2, total)]
         for number, task in enumerate(tasks):
-            await task.start(delay=0.2) if number % 4 == 0 else await task
+            await task.start(delay=timedelta(milliseconds=200)) if number % 4 == 0 else await task
         results = []
         with trio.fail_after(30):
             while len(done) < total:

@@ -51,11 +51,12 @@ def masked(pattern: bytes) -> Same:
 
 
 def page(a: bytes, b: bytes) -> bool:
-    """A page of a SCAN: its cursor apart, the same items in any order."""
+    """A page of a SCAN; where it is the whole, the same items in any order."""
     left, right = tree(a), tree(b)
     if left.kind != b"*" or right.kind != b"*" or not left.value or not right.value:
         return a == b
-    return left.value[0].kind == right.value[0].kind and _sorted(left.value[1]) == _sorted(right.value[1])
+    whole = left.value[0].value == right.value[0].value == b"0"
+    return not whole or _sorted(left.value[1]) == _sorted(right.value[1])
 
 
 def refused(a: bytes, b: bytes) -> bool:
@@ -133,7 +134,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("SSCAN, HSCAN, ZSCAN, SCAN, CLUSTERSCAN", page, HASHED),
     Allowed("DUMP, FUNCTION DUMP", same_kind, HASHED),
     Allowed("SORT, SORT_RO", unordered, HASHED, lambda args: b"nosort" in args or b"no*" in args),
-    Allowed("BGSAVE, BGREWRITEAOF", both, "whether the last one is still going on"),
+    Allowed("SAVE, BGSAVE, BGREWRITEAOF", both, "whether the last one is still going on"),
     Allowed("VINFO", masked(rb"\+(max-level|vset-uid)\r\n:\d+\r\n"), RANDOM),
     Allowed("MEMORY USAGE", same_kind, "depends on the allocator's size classes and the length of what came before"),
     Allowed("INFO, MEMORY STATS, MEMORY DOCTOR, MEMORY MALLOC-STATS, LATENCY, SLOWLOG, COMMANDLOG, LOLWUT, "

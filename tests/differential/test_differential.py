@@ -1,7 +1,7 @@
 """A client cannot tell the proxy from its server: the same calls, the same bytes, but for what differences.py lists.
 
 One bare server, and one proxy between two others, per version; the tests of one version share them, and the last one
-looks whether all that was done has left both sides of the proxy equal.
+looks whether all that was done has left both sides of the proxy equal. (tests/conftest.py keeps them on one worker.)
 """
 
 from __future__ import annotations
@@ -25,12 +25,11 @@ from tests.servers import Pool
 
 pytestmark = pytest.mark.server
 
-VERSIONS = [pytest.param(name, marks=pytest.mark.xdist_group(f"differential {name}")) for name in TARGETS]
 DATA = [name for name in TABLES if name not in ("ALONE", "SESSION", "REFUSED")]
 MB = 1 << 20
 
 
-@pytest.fixture(scope="module", params=VERSIONS)
+@pytest.fixture(scope="module", params=TARGETS)
 def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
     with running(request.param) as sides:
         yield sides

@@ -13,7 +13,7 @@ from resp import catalog as module
 from resp.catalog import Catalog, Route, Spec, server_names, written_keys
 from tests.servers import NAMES, Pool
 
-LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR}
+LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT}
 
 
 def lookup(call: str, catalog: Catalog | None = None) -> Spec:
@@ -47,6 +47,7 @@ ROUTES: dict[Route, tuple[str, ...]] = {
         "SORT_RO k",
     ),
     Route.CURSOR: ("SCAN 0", "HSCAN h 0", "SSCAN s 0", "ZSCAN z 0"),
+    Route.SCRIPT: ("EVAL x 0", "EVALSHA x 0", "FCALL f 0"),
     Route.WRITE: (
         "SET k v",
         "SORT k STORE d",
@@ -55,9 +56,6 @@ ROUTES: dict[Route, tuple[str, ...]] = {
         "SPUBLISH c m",
         "EVAL_RO x 0",
         "FCALL_RO f 0",
-        "EVAL x 0",
-        "EVALSHA x 0",
-        "FCALL f 0",
         "SCRIPT LOAD x",
         "SCRIPT FLUSH",
         "FUNCTION LOAD x",

@@ -1,0 +1,237 @@
+"""What changes on the serving side without a command that names it: undeclared keys of scripts, expiry, eviction,
+writers that bypass the proxy.
+
+Owns one connection with CLIENT TRACKING ON BCAST (6.0 and newer): the server tells every key that anybody changes,
+after the change. A key that the proxy's own commands explain is ignored, except while a script runs or has just run:
+which of the keys it wrote is known to nobody then. Everything else is copied. Scripts are not sent before the watch is
+on. When it breaks, what was missed is unknown, and status says so, as it does where the server refuses it.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from enum import Enum
+from typing import TYPE_CHECKING
+
+import trio
+
+from backfill.errors import BackfillError
+from proxy.link import Link
+from proxy.session import Mode, Session
+from resp.encode import encode
+from resp.frames import decode, is_error, is_push
+
+if TYPE_CHECKING:
+    from proxy.hub import Hub
+    from proxy.side import Side
+
+log = logging.getLogger("crossfade")
+
+SCRIPT_WINDOW_SECONDS = 1.0  # after a script's reply, changed keys may still be its work
+GENERATION_SECONDS = 5.0  # written keys are remembered for one to two generations; invalidations come much sooner
+AGAIN_SECONDS = 0.5
+UNEXPLAINED = "changed without a command of ours (expired, evicted, or written by somebody else)"
+_TRACK = encode([b"CLIENT", b"TRACKING", b"ON", b"BCAST"])
+_PING = encode([b"PING"])
+
+
+class State(Enum):
+    """Whether changes are seen."""
+
+    OFF = "off"  # not yet, or not any more: being connected
+    ON = "on"
+    REFUSED = "refused"  # the server does not allow it
+    DISABLED = "disabled"  # the operator does not want it
+
+
+class Watch:
+    """Sees what changes on the serving side."""
+
+    def __init__(self, hub: Hub, *, enabled: bool) -> None:
+        self.state = State.OFF if enabled else State.DISABLED
+        self.unexplained = 0  # keys changed without a command of ours
+        self.during_scripts = 0  # keys changed while a script ran
+        self.on_gap: Callable[[], None] = lambda: None  # told when changes may have been missed
+        self._hub = hub
+        self._link: Link | None = None
+        self._written: set[bytes] = set()
+        self._written_before: set[bytes] = set()
+        self._generation_began = 0.0
+        self._flushed_at = float("-inf")
+        self._scripts_in_flight = 0
+        self._script_at = float("-inf")
+        self._script_dbs: set[int] = set()
+        self._waiting: list[tuple[Session, Callable[[], None]]] = []
+        self._barriers: list[Callable[[], None]] = []
+        self._lost = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Watch {self.state.value} unexplained={self.unexplained} scripts={self._scripts_in_flight}>"
+
+    # -- what our own commands explain ----------------------------------------------------------------------------
+
+    def wrote(self, key: bytes) -> None:
+        """A command of ours is about to write this key."""
+        self._written.add(key)
+
+    def flushed(self) -> None:
+        """A command of ours that touches every key is about to be sent."""
+        self._flushed_at = self._hub.clock()
+
+    def script_sent(self, db: int) -> None:
+        """A script is about to be sent."""
+        self._scripts_in_flight += 1
+        self._script_dbs.add(db)
+
+    def scripts_done(self, count: int) -> None:
+        """Scripts were answered, or lost."""
+        self._scripts_in_flight -= count
+        self._script_at = self._hub.clock()
+
+    @property
+    def _in_script_window(self) -> bool:
+        return self._scripts_in_flight > 0 or self._hub.clock() - self._script_at < SCRIPT_WINDOW_SECONDS
+
+    # -- waiting for it -------------------------------------------------------------------------------------------
+
+    @property
+    def ready(self) -> bool:
+        """Scripts may be sent."""
+        return self.state is not State.OFF
+
+    def require(self, session: Session, action: Callable[[], None]) -> None:
+        """Run `action` once changes are seen; the session waits."""
+        if self.ready:
+            action()
+            return
+        session.mode = Mode.OPENING
+        self._waiting.append((session, action))
+
+    def _release(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for session, action in waiting:
+            if session.open:
+                session.mode = Mode.READY if session.pin is None else Mode.PINNED
+                action()
+                self._hub.touched.append(session)
+
+    def barrier(self, passed: Callable[[], None]) -> None:
+        """`passed` is called once every change made so far has been told. Invalidations are written after the replies
+        of the same turn of the server's loop, so it takes two PINGs, one after the other."""
+        link = self._link
+        if self.state is not State.ON or link is None:
+            passed()
+            return
+        self._barriers.append(lambda: self._second_ping(passed))
+        link.send(_PING)
+
+    def _second_ping(self, passed: Callable[[], None]) -> None:
+        self._barriers.append(passed)
+        if self._link is not None:
+            self._link.send(_PING)
+
+    # -- the connection -------------------------------------------------------------------------------------------
+
+    async def run(self, serving: Callable[[], Side]) -> None:
+        """Keep watching whoever serves."""
+        if self.state is State.DISABLED:
+            return
+        while True:
+            side = serving()
+            await side.wait_up()
+            try:
+                link = await side.link("watch", self._hub.floor, self, resp=3)
+            except BackfillError as problem:
+                log.debug("watch: %s", problem.text)
+                await trio.sleep(AGAIN_SECONDS)
+                continue
+            self._lost = trio.Event()
+            self._link = link
+            self._barriers = [self._switched_on]
+            link.send(_TRACK)
+            await self._lost.wait()
+            if self.state is State.ON:
+                self.state = State.OFF
+                self.on_gap()
+            await trio.sleep(AGAIN_SECONDS if self.state is State.REFUSED else 0)
+
+    def move(self) -> None:
+        """Another side serves: begin anew there. Scripts wait until it is on."""
+        if self.state is not State.DISABLED:
+            self.state = State.OFF
+            if self._link is not None:
+                self._link.close()
+            self._ended()
+
+    def _switched_on(self) -> None:
+        self.state = State.ON
+        self._release()
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        for frame in frames:
+            if is_push(frame):
+                self._changed(decode(frame))
+            elif is_error(frame):
+                self._refused(frame)
+            elif self._barriers:
+                self._barriers.pop(0)()
+
+    def _refused(self, frame: bytes) -> None:
+        self._barriers.clear()
+        if self.state is State.OFF:
+            log.warning("changes by others are not seen: %s", frame[1:-2].decode(errors="replace"))
+            self.state = State.REFUSED
+            self._release()
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        if link is self._link:
+            log.info("watch lost: %s", reason)
+            self._ended()
+
+    def _ended(self) -> None:
+        self._link = None
+        barriers, self._barriers = self._barriers, []
+        for passed in barriers:
+            if passed != self._switched_on:
+                passed()
+        self._lost.set()
+
+    def on_full(self, full: bool) -> None:
+        """Only PINGs are sent here."""
+
+    # -- changes --------------------------------------------------------------------------------------------------
+
+    def _changed(self, push: list[object]) -> None:
+        if len(push) < 2 or push[0] != b"invalidate":
+            return
+        now = self._hub.clock()
+        if now - self._generation_began > GENERATION_SECONDS:
+            self._generation_began = now
+            self._written_before, self._written = self._written, set()
+        keys = push[1]
+        if keys is None:
+            if now - self._flushed_at > GENERATION_SECONDS:
+                self._hub.fall_back("a db was flushed by somebody else")
+        elif isinstance(keys, list):
+            self._keys_changed(keys)
+
+    def _keys_changed(self, keys: list[bytes]) -> None:
+        if self._in_script_window:
+            self.during_scripts += len(keys)
+            for key in keys:
+                self._mark(key, self._script_dbs, "changed while a script ran")
+            return
+        written, before = self._written, self._written_before
+        for key in keys:
+            if key not in written and key not in before:
+                self.unexplained += 1
+                dbs = {session.db for session in self._hub.sessions.values()} | self._script_dbs | {0}
+                self._mark(
+                    key, dbs, "changed without a command of ours (expired, evicted, or written by somebody else)"
+                )
+
+    def _mark(self, key: bytes, dbs: set[int], reason: str) -> None:
+        """Which db it was in is not told: where the key is not, its copy is a DEL of what should not be there."""
+        for db in dbs:
+            self._hub.repair.mark_unordered((db, key), reason, lag=True)
