@@ -45,6 +45,7 @@ class Peer:
     port: int
     pid: int | None
     version: str
+    setting: Setting  # servers of its own: crossfade sees, and mirrors, what others write to its source
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,18 +156,22 @@ KINDS: dict[str, Kind] = {
 
 
 @contextmanager
-def started(names: list[str], setting: Setting) -> Iterator[tuple[list[Peer], dict[str, str]]]:
+def started(names: list[str], servers: tuple[str, str], directory: Path) -> Iterator[tuple[list[Peer], dict[str, str]]]:
     """The peers that run, and for the others the reason why not."""
     running: list[Peer] = []
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         for name in names:
             kind = KINDS[name]
+            source, target = (stack.enter_context(Server(flavour)) for flavour in servers)
+            own = directory / name
+            own.mkdir()
+            setting = Setting(source, target, own)
             try:
                 proxy = kind.start(setting, stack)
             except (Absent, StartError, subprocess.TimeoutExpired, OSError) as reason:
                 skipped[name] = str(reason)
                 continue
             port, pid, version = (proxy.port, proxy.pid, proxy.version) if proxy else (setting.source.port, None, "")
-            running.append(Peer(name, kind.prefix, kind.mirrors, port, pid, version))
+            running.append(Peer(name, kind.prefix, kind.mirrors, port, pid, version, setting))
         yield running, skipped

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from backfill.embedded import Server
 from bench import latency, load, machine
 from bench.cases import Case
 from bench.load import LoadError, Served
 from bench.measure import cpu_seconds, settle
-from bench.peers import Peer, Setting, started
+from bench.peers import Peer, started
 from bench.results import Results, Sample
 
 SOURCE, TARGET = "redis-6.2", "valkey-9.1"
@@ -39,29 +38,31 @@ class Plan:
 def run(plan: Plan, say: Callable[[str], None]) -> Results:
     """Starts everything, measures, stops everything. What could not be measured is in the results, with the reason."""
     began = time.monotonic()
-    with TemporaryDirectory(prefix="crossfade-bench-") as name, Server(SOURCE) as source, Server(TARGET) as target:
-        setting = Setting(source, target, Path(name))
-        with started(plan.peers, setting) as (peers, skipped):
-            results = Results(plan.mode, plan.rounds, machine.describe(), machine.versions(source, target, peers))
-            results.peers, results.skipped = [p.name for p in peers], skipped
-            results.mirroring = {p.name for p in peers if p.mirrors}
-            bench = _Bench(plan, setting, results, say)
-            for number, case in enumerate(plan.cases, 1):
-                if time.monotonic() - began > plan.budget_s:
-                    results.left_out.append(case.label)
-                    continue
-                say(f"[{number}/{len(plan.cases)}] {case.label}")
-                results.cases.append(case.label)
-                bench.measure(case, peers)
-            bench.measure_latency(peers)
+    with (
+        TemporaryDirectory(prefix="crossfade-bench-") as name,
+        started(plan.peers, (SOURCE, TARGET), Path(name)) as (peers, skipped),
+    ):
+        servers = peers[0].setting
+        versions = machine.versions(servers.source, servers.target, peers)
+        results = Results(plan.mode, plan.rounds, machine.describe(), versions)
+        results.peers, results.skipped = [p.name for p in peers], skipped
+        results.mirroring = {p.name for p in peers if p.mirrors}
+        bench = _Bench(plan, results, say)
+        for number, case in enumerate(plan.cases, 1):
+            if time.monotonic() - began > plan.budget_s:
+                results.left_out.append(case.label)
+                continue
+            say(f"[{number}/{len(plan.cases)}] {case.label}")
+            results.cases.append(case.label)
+            bench.measure(case, peers)
+        bench.measure_latency(peers)
     results.took_s = time.monotonic() - began
     return results
 
 
 class _Bench:
-    def __init__(self, plan: Plan, setting: Setting, results: Results, say: Callable[[str], None]) -> None:
+    def __init__(self, plan: Plan, results: Results, say: Callable[[str], None]) -> None:
         self._plan = plan
-        self._setting = setting
         self._results = results
         self._say = say
         self._filled: dict[str, tuple[str, int]] = {}  # by peer: the data set its keys hold
@@ -112,11 +113,11 @@ class _Bench:
         return commands
 
     def _sample(self, case: Case, peer: Peer, number: int, commands: int) -> Sample:
-        served, before = Served.by(self._setting.source.port), self._cpu(peer)
+        served, before = Served.by(peer.setting.source.port), self._cpu(peer)
         found = load.run(case, peer.port, peer.prefix, commands)
         settled = peer.pid is None or settle(peer.pid)
         used = [(now - then) / commands * 1e6 for now, then in zip(self._cpu(peer), before, strict=True)]
-        self._check_served(served, commands)
+        self._check_served(peer, served, commands)
         return Sample(
             peer=peer.name,
             case=case.label,
@@ -132,19 +133,19 @@ class _Bench:
 
     def _cpu(self, peer: Peer) -> list[float]:
         """CPU seconds so far: source, target and, where there is one, proxy."""
-        pids = (self._setting.source.pid, self._setting.target.pid, peer.pid)
+        pids = (peer.setting.source.pid, peer.setting.target.pid, peer.pid)
         return [cpu_seconds(pid) for pid in pids if pid is not None]
 
-    def _check_served(self, before: Served, commands: int) -> None:
+    def _check_served(self, peer: Peer, before: Served, commands: int) -> None:
         """A figure counts only when the source really served what was sent: a proxy that refuses is fast."""
-        now = Served.by(self._setting.source.port)
+        now = Served.by(peer.setting.source.port)
         if (now.errors - before.errors) * ERRORS_PER >= commands:
             raise LoadError(f"the source answered {now.errors - before.errors} commands with an error")
         if now.commands - before.commands < commands:
             raise LoadError(f"the source saw {now.commands - before.commands} of {commands} commands")
 
     def _compare(self, case: Case, peer: Peer) -> None:
-        ports = self._setting.source.port, self._setting.target.port
+        ports = peer.setting.source.port, peer.setting.target.port
         self._results.equality[case.label, peer.name] = load.compare(case, peer.prefix, *ports, EQUAL_LIMIT_S)
 
 

@@ -1,13 +1,14 @@
 """Drives synchronous handlers from sockets: the fast floor's only contact with trio.
 
 Owns: which sockets are watched for what, and when a batch of events is followed by one `flush`. Knows nothing of
-Redis. Two drivers with the same methods: `SelectorFloor` nests one selector in a single trio task (no task, lock
-or await per command), `TaskFloor` uses a trio task per socket, for platforms whose selector cannot itself be waited
-for. Handlers never block and never raise for what a peer did.
+Redis. Three drivers with the same methods: `EpollFloor` and `SelectorFloor` nest one selector in a single trio task (no
+task, lock or await per command), `TaskFloor` uses a trio task per socket, for platforms whose selector cannot itself be
+waited for. Handlers never block and never raise for what a peer did.
 """
 
 from __future__ import annotations
 
+import select
 import selectors
 from collections.abc import Callable
 from typing import Protocol
@@ -83,13 +84,13 @@ class SelectorFloor:
         self.watch(handler, 0)
 
     async def run(self) -> None:
-        select, flush = self._selector.select, self._flush
+        poll, flush = self._selector.select, self._flush
         waitable: int = self._selector.fileno()
         try:
             while True:
                 await trio.lowlevel.wait_readable(waitable)
                 for _ in range(BATCHES_BEFORE_YIELD):
-                    ready = select(0)
+                    ready = poll(0)
                     if not ready:
                         break
                     for key, events in ready:
@@ -103,6 +104,75 @@ class SelectorFloor:
                     flush()
         finally:
             self._selector.close()
+
+
+class EpollFloor:
+    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for every event, which costs a tenth
+    of a command (`make bench`, SET without pipelining)."""
+
+    def __init__(self, flush: Callable[[], None]) -> None:
+        self._poll = select.epoll()
+        self._flush = flush
+        self._handlers: dict[int, Handler] = {}
+
+    def __repr__(self) -> str:
+        return f"<EpollFloor sockets={len(self._handlers)}>"
+
+    def add(self, handler: Handler) -> None:
+        self.watch(handler, READ)
+
+    def watch(self, handler: Handler, events: int) -> None:
+        if self._poll.closed:
+            return  # the loop has ended
+        fileno = handler.fileno()
+        mask = (select.EPOLLIN if events & READ else 0) | (select.EPOLLOUT if events & WRITE else 0)
+        known = self._handlers.get(fileno)
+        if not mask:
+            if known is not None:
+                del self._handlers[fileno]
+                self._poll.unregister(fileno)
+            return
+        if known is None:
+            self._poll.register(fileno, mask)
+        else:
+            self._poll.modify(fileno, mask)
+        self._handlers[fileno] = handler
+
+    def remove(self, handler: Handler) -> None:
+        self.watch(handler, 0)
+
+    async def run(self) -> None:
+        poll, handlers, flush = self._poll.poll, self._handlers, self._flush
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._poll.fileno())
+                for _ in range(BATCHES_BEFORE_YIELD):
+                    ready = poll(0)
+                    if not ready:
+                        break
+                    for fileno, events in ready:
+                        handler = handlers.get(fileno)
+                        if handler is None:
+                            continue  # closed by one before it in this batch
+                        try:
+                            if events != select.EPOLLOUT:
+                                handler.on_readable()
+                            if events & select.EPOLLOUT:
+                                handler.on_writable()
+                        except Exception as error:
+                            handler.broke(error)
+                    flush()
+        finally:
+            self._poll.close()
+
+
+def platform_floor(flush: Callable[[], None]) -> Floor:
+    """The fastest driver that this platform has."""
+    if hasattr(select, "epoll"):
+        return EpollFloor(flush)
+    if hasattr(selectors.DefaultSelector, "fileno"):
+        return SelectorFloor(flush)
+    return TaskFloor(flush)
 
 
 class TaskFloor:

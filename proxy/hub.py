@@ -15,7 +15,7 @@ import trio
 
 from proxy.lane import Lane, LaneLoss
 from proxy.mirror import Mirror
-from proxy.recorder import Recorder
+from proxy.recorder import Recorder, other_db
 from proxy.repair import Repair
 from proxy.roles import Roles
 from proxy.watch import State, Watch
@@ -118,12 +118,14 @@ class Hub:
         if not spec.writes:
             return
         journal, watch = self.journal, self.watch
-        places = self.recorder.places(spec, args, db)
-        for place in places:
-            watch.wrote(place[1])
-            if journal is not None:
-                journal.note(place[0], (place[1],))
-        if not places and self.recorder.reaches_unknown_keys(spec):
+        keys = spec.keys(args)
+        watch.written.update(keys)
+        if journal is not None:
+            journal.note(db, keys)
+            other = other_db(spec.name, args)
+            if other is not None:
+                journal.note(other, keys)
+        if not keys and self.recorder.reaches_unknown_keys(spec):
             watch.flushed()
             if journal is not None:
                 journal.note_barrier(spec.name)

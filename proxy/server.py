@@ -20,7 +20,7 @@ from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
 from backfill.wire import Wire
 from proxy.effects import RULES
-from proxy.floor import SelectorFloor
+from proxy.floor import platform_floor
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
 from proxy.lane import LaneLoss
@@ -86,7 +86,7 @@ class Proxy:
         self.state = state
         self.roles = Roles(durable.serving, durable.epoch)
         self.hub = Hub(self.roles)
-        self.floor = SelectorFloor(self.hub.flush)
+        self.floor = platform_floor(self.hub.flush)
         self.hub.floor = self.floor
         self.hub.waiters = Waiters(self.hub)
         self.hub.watch = Watch(self.hub, enabled=settings.watch)

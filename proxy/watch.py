@@ -55,7 +55,7 @@ class Watch:
         self.on_gap: Callable[[], None] = lambda: None  # told when changes may have been missed
         self._hub = hub
         self._link: Link | None = None
-        self._written: set[bytes] = set()
+        self.written: set[bytes] = set()  # keys that commands of ours are about to write, or have just written
         self._written_before: set[bytes] = set()
         self._generation_began = 0.0
         self._flushed_at = float("-inf")
@@ -70,10 +70,6 @@ class Watch:
         return f"<Watch {self.state.value} unexplained={self.unexplained} scripts={self._scripts_in_flight}>"
 
     # -- what our own commands explain ----------------------------------------------------------------------------
-
-    def wrote(self, key: bytes) -> None:
-        """A command of ours is about to write this key."""
-        self._written.add(key)
 
     def flushed(self) -> None:
         """A command of ours that touches every key is about to be sent."""
@@ -208,7 +204,7 @@ class Watch:
         now = self._hub.clock()
         if now - self._generation_began > GENERATION_SECONDS:
             self._generation_began = now
-            self._written_before, self._written = self._written, set()
+            self._written_before, self.written = self.written, set()
         keys = push[1]
         if keys is None:
             if now - self._flushed_at > GENERATION_SECONDS:
@@ -222,7 +218,7 @@ class Watch:
             for key in keys:
                 self._mark(key, self._script_dbs, "changed while a script ran")
             return
-        written, before = self._written, self._written_before
+        written, before = self.written, self._written_before
         for key in keys:
             if key not in written and key not in before:
                 self.unexplained += 1

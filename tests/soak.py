@@ -149,6 +149,7 @@ class Soak:
         traffic = Traffic(self.proxy, seed=self.seed * 1000 + number, tolerate_disconnects=True, **options)
         promises = Promises(self.proxy, clients=4, prefix=f"promise:{number}")
         with self._noting("the traffic"), traffic, promises:
+            traffic.wait_for(50)
             self._under(faults)
             self.heal()
             with self._noting("after the faults"):

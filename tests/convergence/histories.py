@@ -7,7 +7,7 @@ Refuses to know: how a history is played, what must hold afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -20,7 +20,6 @@ from tests.differential.corpus import FIXTURES, call, expand, templates
 from tests.integration.effects_commands import FAMILIES
 
 CLIENTS = 4
-STEPS = 14
 
 TABLES = ["STRINGS", "KEYS", "LISTS", "SETS", "ZSETS", "GEO", "HASHES", "STREAMS", "SCRIPTING"]
 
@@ -35,7 +34,7 @@ KINDS = {
     "g": "g g2 0",
     "h": "h k 0",
     "x": "x w 0",
-    "any": "s n f e b p l m t u z y g h k w x 0",
+    "any": "",  # the keys of the history's theme
     "v": "a b c ex hello 1",
     "c": "count g 1",
     "i": "0 1 -3 42",
@@ -58,22 +57,36 @@ KINDS = {
 }
 WORD = re.compile(r"\$([a-z_]+)")
 
+# The kinds of keys of one history: few, so that its commands meet.
+THEMES = {
+    "strings": frozenset("sn0"),
+    "more strings": frozenset("febp0"),
+    "lists": frozenset("lm0"),
+    "sets": frozenset("tu0"),
+    "sorted sets": frozenset("zy0"),
+    "places": frozenset("gz0"),
+    "hashes": frozenset("hk0"),
+    "streams": frozenset("xw0"),
+    "all": frozenset("snlthzx0"),
+}
+KEYS = frozenset("snfebplmtuzyghkwx0")
+
 WAITING = """
-BLPOP l 0
-BRPOP 0 l 0
-BLMOVE l l2 LEFT RIGHT 0
-BRPOPLPUSH l 0 0
-BZPOPMIN z 0 0
-BZPOPMAX 0 z 0
-XREAD BLOCK 0 STREAMS x w $ $
-XREADGROUP GROUP g1 c1 BLOCK 0 STREAMS x >
+BLPOP @l 0
+BRPOP @0 @l 0
+BLMOVE @l l2 LEFT RIGHT 0
+BRPOPLPUSH @l @0 0
+BZPOPMIN @z @0 0
+BZPOPMAX @0 @z 0
+XREAD BLOCK 0 STREAMS @x @0 $ $
+XREADGROUP GROUP g1 c1 BLOCK 0 STREAMS @x >
 """
 
 SOON = """
-PEXPIRE [s|l|t|z|h|x|0] [5|20|60]
-SET [s|0] v PX [5|20|60]
-GETEX [s|0] PX 20
-PSETEX [s|0] 20 v
+PEXPIRE $any [5|20|60]
+SET $any v PX [5|20|60]
+GETEX $any PX 20
+PSETEX $any 20 v
 """
 
 FIELD_TIMES = re.compile(r"^(HEXPIRE|HPEXPIRE|HGETEX|HSETEX)", re.IGNORECASE)
@@ -117,57 +130,69 @@ History = list[Step]
 
 
 @cache
-def pool(field_times: bool) -> dict[str, list[str]]:
-    """By name of the command, every call in the corpora that may change something."""
+def pool(theme: str, field_times: bool) -> dict[str, list[str]]:
+    """By name of the command, every call in the corpora that may change something, on keys of this theme alone."""
     found: dict[str, list[str]] = {}
+    letters = THEMES[theme]
     for text in dict.fromkeys((*_corpus(), *_families())):
         name = text.split()[0].upper()
-        if (field_times or not FIELD_TIMES.match(name)) and not ELSEWHERE.match(name):
+        if (field_times or not FIELD_TIMES.match(name)) and not ELSEWHERE.match(name) and _letters(text) <= letters:
             found.setdefault(name, []).append(text)
-    return found
+    return {name: texts for name, texts in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in texts)}
 
 
-def _corpus() -> Iterator[str]:
+def _letters(text: str) -> set[str]:
+    """The kinds of keys in it."""
+    return {found for found in re.findall(r"[@$]([a-z])\d*\b(?![a-z_])", text) if found in KEYS}
+
+
+@cache
+def _corpus() -> list[str]:
     catalog = Catalog.default()
+    found = []
     for table in TABLES:
         for template in templates(getattr(calls_data, table)):
             for variant in expand(template.removeprefix("~").strip()):
                 for text in variant.split(" ; "):
                     spec = catalog.lookup(list(call(text)))
                     if spec.writes or spec.route is Route.BLOCKING:
-                        yield text
-    for kind, lines in FIXTURES.items():
-        if kind != "v":
-            yield from (line.replace("@", f"@{kind}", 1) for line in lines)
+                        found.append(text)
+    return found
 
 
-def _families() -> Iterator[str]:
-    for family, lines in FAMILIES.items():
-        if family != "vectors":
-            for line in lines:
-                yield from expand(line, limit=40)
+@cache
+def _families() -> list[str]:
+    return [
+        text for family, lines in FAMILIES.items() if family != "vectors" for line in lines for text in expand(line, 40)
+    ]
 
 
-def commands(field_times: bool) -> st.SearchStrategy[str]:
-    calls = pool(field_times)
-    drawn = st.sampled_from(sorted(calls)).flatmap(lambda name: st.sampled_from(calls[name])).flatmap(_filled)
+def commands(theme: str, field_times: bool) -> st.SearchStrategy[str]:
+    letters = THEMES[theme]
+    calls = pool(theme, field_times)
+    drawn = st.sampled_from(sorted(calls)).flatmap(lambda name: st.sampled_from(calls[name]))
+    filling = [line.replace("@", f"@{kind}", 1) for kind in sorted(letters - {"0"}) for line in FIXTURES[kind]]
     own = [text for line in SOON.strip().splitlines() for text in expand(line)]
-    filling = [line.replace("@", f"@{kind}", 1) for kind, lines in FIXTURES.items() for line in lines if kind != "v"]
-    if not field_times:
-        filling = [line for line in filling if not FIELD_TIMES.match(line)]
-    return st.one_of(
-        st.sampled_from(filling),
-        drawn,
-        drawn,
-        drawn,
+    texts = st.one_of(
+        st.sampled_from([line for line in filling if field_times or not FIELD_TIMES.match(line)]),
+        *[drawn] * 6,
         st.sampled_from(own),
-        st.sampled_from(["GET s", *WHOLE_DB]) if WHOLE_DB else drawn,
+        st.sampled_from([f"DEL @{kind}" for kind in letters] + WHOLE_DB),
     )
+    return texts.flatmap(lambda text: _filled(text, "".join(sorted(letters))))
 
 
 @st.composite
-def _filled(draw: st.DrawFn, text: str) -> str:
-    return WORD.sub(lambda found: draw(st.sampled_from(KINDS[found[1]].split())), text) if "$" in text else text
+def _filled(draw: st.DrawFn, text: str, letters: str) -> str:
+    def value(found: re.Match[str]) -> str:
+        if found[1] == "any":
+            return draw(st.sampled_from(letters))
+        values = KINDS[found[1]].split()
+        if found[1] in KEYS:
+            values = [value for value in values if value[0] in letters]
+        return draw(st.sampled_from(values))
+
+    return WORD.sub(value, text).replace("@", "") if "$" in text else text.replace("@", "")
 
 
 def words(text: str) -> list[bytes]:
@@ -176,20 +201,25 @@ def words(text: str) -> list[bytes]:
 
 
 def histories(field_times: bool) -> st.SearchStrategy[History]:
+    return st.sampled_from(sorted(THEMES)).flatmap(lambda theme: _histories(theme, field_times))
+
+
+@cache
+def _histories(theme: str, field_times: bool) -> st.SearchStrategy[History]:
     client = st.integers(0, CLIENTS - 1)
-    command = commands(field_times)
-    some: st.SearchStrategy[Sequence[str]] = st.lists(command, min_size=1, max_size=4)
+    command = commands(theme, field_times)
+    some: st.SearchStrategy[Sequence[str]] = st.lists(command, min_size=1, max_size=5)
     blocks = st.builds(
         lambda body, end: ("MULTI", *body, end), some, st.sampled_from(["EXEC", "EXEC", "EXEC", "DISCARD"])
     )
-    opening = st.sampled_from([("MULTI",), ("WATCH s",), ("WATCH l 0", "MULTI"), ("SELECT 1",), ("SELECT 0",)])
+    opening = st.sampled_from([("MULTI",), ("WATCH 0",), ("WATCH nothing", "MULTI"), ("SELECT 1",), ("SELECT 0",)])
     closing = st.sampled_from([("EXEC",), ("EXEC",), ("DISCARD",), ("UNWATCH",)])
-    waiting = st.sampled_from(WAITING.split("\n")[1:-1]).map(lambda line: (line,))
-    says = [
-        st.builds(Say, client, said, st.booleans())
-        for said in (some.map(tuple), some.map(tuple), blocks, opening, closing, waiting)
-    ]
-    others = st.one_of(
-        st.sampled_from(Net), st.sampled_from(Net), st.builds(Wait, st.integers(1, 30)), st.builds(Leave, client)
-    )
-    return st.lists(st.one_of(*says, others), min_size=1, max_size=STEPS)
+    letters = THEMES[theme]
+    lines = [line for line in WAITING.strip().splitlines() if set(re.findall(r"@([a-z0])", line)) <= letters]
+    waiting = st.sampled_from([line.replace("@", "") for line in lines]).map(lambda line: (line,)) if lines else blocks
+    said = (some.map(tuple), some.map(tuple), some.map(tuple), blocks, opening, closing, waiting)
+    says = [st.builds(Say, client, commands, st.booleans()) for commands in said]
+    nets = st.sampled_from([*Net, Net.EFFECTS_WAIT])
+    step = st.one_of(*says, nets, st.builds(Wait, st.integers(1, 40)), st.builds(Leave, client))
+    # Lists of lists: long enough to begin with, and every step can be left out.
+    return st.lists(st.lists(step, max_size=8), min_size=1, max_size=8).map(lambda parts: [s for p in parts for s in p])

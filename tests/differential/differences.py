@@ -169,12 +169,6 @@ class Known:
 ALL_VERSIONS = ("redis-6.2", "redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1")
 
 KNOWN: tuple[Known, ...] = (
-    Known(
-        "CLIENT SETINFO",
-        "the option's name in its error is not as the client wrote it",
-        lambda args: any(b" " in word for word in args),
-        ("valkey-8.1", "redis-8.2", "valkey-9.1"),
-    ),
     Known("CLIENT KILL", "filters other than ID, ADDR, USER, SKIPME, and the texts of their errors"),
     Known(
         "CLIENT UNBLOCK",
@@ -211,7 +205,6 @@ KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {
     "sessions: CLIENT REPLY and subscriptions, RESP2": KnownConversation(
         "CLIENT REPLY OFF must not hold back what belongs to subscriptions"
     ),
-    "tracking: REDIRECT to RESP3": KnownConversation("only to a client that has a connection of its own already"),
     "tracking: the redirected client leaves": KnownConversation("tracking-redir-broken tells the server's id"),
 }
 

@@ -159,7 +159,7 @@ def test_monitor(sides: Sides) -> None:
         lines: list[bytes] = []
         while len(lines) < 2:
             line = watcher.frames(1)[0]
-            if b'"mon:k"' in line and b"DUMP" not in line and b"PTTL" not in line:
+            if b'"SET" "mon:k"' in line or b'"GET" "mon:k"' in line:
                 lines.append(line[line.index(b'"') :] + line[line.index(b"[") : line.index(b" ", line.index(b"["))])
         seen.append(lines)
         watcher.close()

@@ -10,10 +10,10 @@ import pytest
 import trio
 import trio.testing
 
-from proxy.floor import READ, WRITE, Floor, SelectorFloor, TaskFloor
+from proxy.floor import READ, WRITE, EpollFloor, Floor, SelectorFloor, TaskFloor
 
 Make = Callable[[Callable[[], None]], SelectorFloor | TaskFloor]
-both = pytest.mark.parametrize("make", [SelectorFloor, TaskFloor])
+both = pytest.mark.parametrize("make", [EpollFloor, SelectorFloor, TaskFloor])
 
 
 class Echo:
