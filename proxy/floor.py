@@ -107,7 +107,7 @@ class SelectorFloor:
 
 
 class EpollFloor:
-    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for every event, which costs a tenth
+    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, which costs a tenth
     of a command (`make bench`, SET without pipelining)."""
 
     def __init__(self, flush: Callable[[], None]) -> None:

@@ -176,7 +176,7 @@ class Jobs:
         found += proxy.problems.values()
         if proxy.hub.watch.state is State.REFUSED:
             found.append(
-                f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared keys of scripts, evictions "
+                f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared script keys, evictions "
                 "and writers that bypass the proxy are seen by `crossfade verify` only"
             )
         if proxy.hub.repair.frozen:

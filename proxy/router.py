@@ -225,33 +225,38 @@ class Router:
         session.when_idle(lambda: session.put(error("ERR " + spec.refusal)))
         return 0
 
-    def _redirect(self, session: Session, args: Command, then: Callable[[], None]) -> bool:
-        """CLIENT TRACKING … REDIRECT id: the other session needs a connection that the server knows. False when the
-        command names nobody; an id that is not mapped must never reach the server, where it is somebody else's."""
+    def _send_pinned(self, session: Session, spec: Spec, args: Command) -> None:
+        """On the session's own connection; it may have been given back meanwhile."""
+        if session.pin is not None:
+            session.pin.send(spec, args)
+        else:
+            self._hub.pins.open(session, args)
+
+    def _track(self, session: Session, then: Callable[[], None], args: Command) -> None:
+        """CLIENT TRACKING [… REDIRECT id]: the other session needs a connection that the server knows. An id that is
+        not mapped must never reach the server, where it is somebody else's."""
         words = [arg.upper() for arg in args]
         if b"REDIRECT" not in words[3:-1]:
             then()
-            return True
-        other = self._hub.sessions.get(integer(args[words.index(b"REDIRECT", 3) + 1]) or 0)
-        if other is None:
-            return False
-        if other.pin is not None:
+            return
+        number = integer(args[words.index(b"REDIRECT", 3) + 1])
+        other = self._hub.sessions.get(number or 0)
+        if number is None:
+            session.put(error("ERR value is not an integer or out of range"))
+        elif other is None:
+            session.put(error("ERR The client ID you want redirect to does not exist"))
+        elif other.pin is not None:
             then()
-            return True
-        session.mode = Mode.OPENING
-        self._hub.pins.give_one(other)
+        else:
+            self._hub.pins.give_one(other)
+            session.mode = Mode.OPENING
+            self._hub.pins.when(lambda: other.pin is not None or not other.open, lambda: self._go_on(session, then))
 
-        def go_on() -> None:
+    def _go_on(self, session: Session, then: Callable[[], None]) -> None:
+        if session.open:
             session.mode = Mode.READY if session.pin is None else Mode.PINNED
             then()
             self._hub.touched.append(session)
-
-        self._hub.pins.when(lambda: other.pin is not None or not other.open, go_on)
-        return True
-
-    def _track(self, session: Session, then: Callable[[], None], args: Command) -> None:
-        if not self._redirect(session, args, then):
-            session.put(error("ERR The client ID you want redirect to does not exist"))
 
     def _pin(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         """Give the session a connection of its own, then let it have this command."""
@@ -279,9 +284,9 @@ class Router:
         elif spec.route is Route.BLOCKING and blocks(args) and not pin.in_multi:
             session.when_idle(lambda: self._hub.waiters.start(session, spec, args))
         elif spec.name == TRACKING and not pin.in_multi:
-            session.when_idle(lambda: self._track(session, lambda: pin.send(spec, args), args))
+            session.when_idle(lambda: self._track(session, lambda: self._send_pinned(session, spec, args), args))
         elif spec.route is Route.SCRIPT and not self._hub.watch.ready:
-            session.when_idle(lambda: self._hub.watch.require(session, lambda: pin.send(spec, args)))
+            session.when_idle(lambda: self._hub.watch.require(session, lambda: self._send_pinned(session, spec, args)))
         else:
             pin.send(spec, args)
         return 0

@@ -147,6 +147,8 @@ class Session:
         if self.backlog or self.hub.paused or self.mode not in TAKING:
             self.backlog.extend(commands)
             self._watch()
+            if self._held >= HELD_BYTES:
+                self.resume()
         elif commands:
             self.hub.router.dispatch(self, commands)
         if not self.backlog:

@@ -227,6 +227,11 @@ class Relay:
     def connections(self) -> int:
         return len(self._connections)
 
+    @property
+    def held(self) -> int:
+        """Bytes that are in the relay at the moment: delayed, held, or too many for the receiver."""
+        return self._call(lambda: sum(pipe.queued for one in self._connections for pipe in one.pipes.values()))
+
     # -- life ----------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Self:

@@ -37,10 +37,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Application:
-    """`client`: for everything that is answered at once. `waiting`: connections that block."""
+    """`client`: for everything that is answered at once. `waiting`: connections that block. `single`: one connection."""
 
-    def __init__(self, library: ModuleType, client: Any, waiting: Any) -> None:
-        self.library, self.client, self.waiting = library, client, waiting
+    def __init__(self, client: Any, waiting: Any, single: Any) -> None:
+        self.client, self.waiting, self.single = client, waiting, single
 
     async def count(self) -> None:
         for _ in range(40):
@@ -157,8 +157,10 @@ class Application:
     async def cancel(self) -> None:
         """A task that is cancelled while its client waits: the library drops that connection, and goes on."""
         for number in range(5):
-            assert await self.waiting.ping(), "connected: redis-py loses a cancellation that comes while it connects"
-            waiter = asyncio.ensure_future(self.waiting.blpop("rarely", 4))
+            assert await self.single.ping(), (
+                "connected: the libraries lose a cancellation that comes while they connect"
+            )
+            waiter = asyncio.ensure_future(self.single.blpop("rarely", 4))
             await asyncio.sleep(0.03)
             waiter.cancel()
             with pytest.raises(asyncio.CancelledError):
@@ -178,8 +180,12 @@ async def application(library: ModuleType, resp: int, port: int) -> AsyncIterato
             host="127.0.0.1", port=port, max_connections=connections, timeout=20, retry=retry, **options
         )
 
-    async with kind.from_pool(pool(6)) as client, kind.from_pool(pool(10)) as waiting:
-        yield Application(library, client, waiting)
+    async with (
+        kind.from_pool(pool(6)) as client,
+        kind.from_pool(pool(10)) as waiting,
+        kind.from_pool(pool(1)) as single,
+    ):
+        yield Application(client, waiting, single)
 
 
 def test_one_application(migration: Migration, library: str, resp: int) -> None:

@@ -138,7 +138,9 @@ def pool(theme: str, field_times: bool) -> dict[str, list[str]]:
         name = text.split()[0].upper()
         if (field_times or not FIELD_TIMES.match(name)) and not ELSEWHERE.match(name) and _letters(text) <= letters:
             found.setdefault(name, []).append(text)
-    return {name: texts for name, texts in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in texts)}
+    return {
+        name: texts for name, texts in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in texts)
+    }
 
 
 def _letters(text: str) -> set[str]:
@@ -222,4 +224,8 @@ def _histories(theme: str, field_times: bool) -> st.SearchStrategy[History]:
     nets = st.sampled_from([*Net, Net.EFFECTS_WAIT])
     step = st.one_of(*says, nets, st.builds(Wait, st.integers(1, 40)), st.builds(Leave, client))
     # Lists of lists: long enough to begin with, and every step can be left out.
-    return st.lists(st.lists(step, max_size=8), min_size=1, max_size=8).map(lambda parts: [s for p in parts for s in p])
+    return st.lists(st.lists(step, max_size=8), min_size=1, max_size=8).map(_joined)
+
+
+def _joined(parts: Sequence[History]) -> History:
+    return [step for part in parts for step in part]

@@ -14,7 +14,7 @@ from tests.convergence.histories import History, Leave, Net, Say, Wait, words
 from tests.inprocess import Client, InProcess, in_process, until
 from tests.servers import Server
 
-REST_S = 12.0  # for everything to be settled; the longest way is a lost link and a backfill
+REST_S = 8.0  # for everything to be settled; the longest way is a lost link and a backfill
 
 
 class Peer:

@@ -129,3 +129,18 @@ async def test_blocking_inside_a_block(server_62: Server, server_91: Server) -> 
         assert await bystander(other) == FINE
         await running.settled()
         assert not await running.differences()
+
+
+@pytest.mark.parametrize("command", ["MOVE k 99", "COPY k k DB 99"])
+async def test_a_db_that_there_is_not(command: str, server_62: Server, server_91: Server) -> None:
+    """A key that a pinned command names in such a db must not be looked for by the lane."""
+    async with in_process(server_62, server_91) as running:
+        client, other = await running.client(), await running.client()
+        link = running.hub.lane.link
+        await client.ask("SET k v", "WATCH k")
+        assert (await client.ask(command))[0].startswith(b"-ERR")
+        await running.settled()
+        assert await bystander(other) == FINE
+        assert running.hub.lane.link is link
+        await running.settled()
+        assert not await running.differences()

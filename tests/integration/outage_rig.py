@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
@@ -42,7 +43,9 @@ class Rig:
     def fill(self) -> Any:
         """A complete backfill, on the admin socket."""
         self.proxy.admin("BACKFILL")
-        return self.refilled()
+        filled = self.refilled()
+        until(lambda: json.loads((self.proxy.state_dir / "state.json").read_text())["backfilled"], "a durable state")
+        return filled
 
     def refilled(self) -> Any:
         """Once a backfill that is under way, or due, is complete."""

@@ -138,13 +138,14 @@ def test_the_end_of_the_stream_is_passed_on(client: socket.socket, relay: Relay,
 
 
 def test_a_delay_keeps_the_order(client: socket.socket, relay: Relay) -> None:
-    relay.delay(0.1, Way.TO_SERVER)
+    relay.delay(0.5, Way.TO_SERVER)
     began = time.monotonic()
     client.sendall(b"one")
+    until(lambda: relay.held)
     relay.delay(0.0)
     client.sendall(b"two")
     assert receive(client, 6) == b"onetwo"
-    assert time.monotonic() - began >= 0.1
+    assert time.monotonic() - began >= 0.4
     assert ask(client, b"three") == b"three"
 
 
