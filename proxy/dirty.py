@@ -293,6 +293,13 @@ class DirtyKeys:
                 self.mark_unordered((db, key), mark.reason, lag=mark.lag)
                 self.mark_unordered((swap[db], key), mark.reason, lag=mark.lag)
 
+    def drop_db(self, db: int) -> None:
+        """There is no such db: nothing in it can differ."""
+        for place in [place for place in self._marks if place[0] == db]:
+            mark = self._marks.pop(place)
+            self._lag -= mark.lag
+            self.under_way -= mark.step is not Step.WAITING
+
     def forget(self) -> None:
         """Drop everything: a full backfill will copy every key anyway."""
         self._marks.clear()

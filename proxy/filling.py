@@ -125,7 +125,7 @@ class Filling:
             return
         if plan.match is None:
             self.progress.complete = True
-            self._proxy.state.remember(backfilled=True, filled=True)
+            self._proxy.remember_now(backfilled=True, filled=True, filling=False)
             self._proxy.problems.pop("filling", None)
             self._proxy.hub.recorder.copied_all(unmirrored)
         self._end(Work.DONE, "", began)

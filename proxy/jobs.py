@@ -67,7 +67,7 @@ class Jobs:
         self.filling.progress.state = Work.RUNNING.value
 
         async def backfill() -> None:
-            self._proxy.state.remember(filling=plan.match is None)
+            self._proxy.remember_now(filling=plan.match is None)
             await self.filling.run(plan)
             self._proxy.state.remember(filling=False)
 

@@ -395,9 +395,12 @@ ANSWERS: dict[bytes, tuple[Answer, int, int]] = {
 
 
 def answers(local: Local, name: bytes) -> bool:
-    """Whether the proxy answers this command itself: the serving side must know it, too."""
-    if name not in ANSWERS:
-        return False
+    """Whether the proxy answers this command itself."""
+    return name in ANSWERS
+
+
+def _known(local: Local, name: bytes) -> bool:
+    """Whether the serving side has this subcommand: client libraries try newer ones, and go by the error."""
     if b" " not in name or not local.commands:
         return True
     told = local.newer_than(6)  # since 7.0 COMMAND lists subcommands
@@ -407,7 +410,9 @@ def answers(local: Local, name: bytes) -> bool:
 def answer(local: Local, session: Session, name: bytes, args: Command) -> None:
     """Answer it, or say that the number of arguments is wrong."""
     handler, least, most = ANSWERS[name]
-    if least <= len(args) <= most:
+    if not _known(local, name) and local.newer_than(6):
+        session.put(error(f"ERR unknown subcommand '{args[1][:128].decode(errors='replace')}'. Try CLIENT HELP."))
+    elif least <= len(args) <= most and _known(local, name):
         handler(local, session, args)
     elif b" " in name and not local.newer_than(6):
         shown = args[1].decode(errors="replace")

@@ -124,7 +124,7 @@ class Mirror:
     ) -> None:
         """An effect that is the client's command itself; `guard` asks for the expiry guard on its first key."""
         link = self.link
-        if link is None or self.queued_bytes >= self._limit or db not in link.dbs:
+        if link is None or self.queued_bytes >= self._limit or db not in link.dbs or self._too_long(len(payload)):
             self._drop(db, spec.keys(args))
             return
         if db != self._db:
@@ -142,7 +142,8 @@ class Mirror:
         commands = effect.commands
         if not commands:
             return
-        if self.link is None or self.queued_bytes >= self._limit or db not in self.link.dbs:
+        longest = max(len(arg) for command in commands for arg in command)
+        if self.link is None or self.full or db not in self.link.dbs or self._too_long(longest):
             self._drop(db, effect.keys)
             if effect.barrier is not None:
                 self.whole_db(f"{effect.barrier[0].decode()} could not be mirrored")
@@ -219,6 +220,10 @@ class Mirror:
         reason = self.why_dropped(db)
         for key in keys:
             self.mark(db, key, reason, None)
+
+    def _too_long(self, size: int) -> bool:
+        """The mirror side would hang up on an argument of so many bytes."""
+        return size > self._roles.mirror_facts.max_bulk
 
     def why_dropped(self, db: int) -> str:
         """Why nothing can be queued for this db now."""

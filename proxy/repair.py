@@ -48,6 +48,9 @@ class Repair:
         self.copied_bytes = 0
         self.failures: Counter[str] = Counter()
         self.cleaned: Callable[[Place], None] = lambda place: None  # told of every key that became clean
+        self.unknown_db: Callable[[int], None] = lambda db: (
+            None
+        )  # told of a db that may not exist: never SELECT it blindly
         self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
         self.lossy: dict[Place, str] = {}  # keys of which the mirror side cannot hold everything, and what is lost
         self.frozen = ""  # why no key may be deleted on the mirror side
@@ -128,6 +131,11 @@ class Repair:
             self._read(*taken)
 
     def _read(self, place: Place, serial: int) -> None:
+        link = self._lane.link
+        if link is not None and place[0] not in link.dbs:
+            self._failed(place, f"db {place[0]} is being looked for")
+            self.unknown_db(place[0])
+            return
         form = self._forms.get(place, self._form)
         db, key = place
         believed = self._believed.get(place)
@@ -168,6 +176,12 @@ class Repair:
         commands = write_commands(state, shift_ms=self._roles.shift_ms, target=facts.commands, version=facts.version)
         if state.missing and self.frozen:
             self._failed(place, self.frozen)
+            return
+        longest = max(len(arg) for command in commands for arg in command)
+        if longest > facts.max_bulk:
+            self._failed(
+                place, f"it has {longest:,} bytes, the mirror side takes {facts.max_bulk:,} (proto-max-bulk-len)"
+            )
             return
         self._note_losses(place, state)
         seq = self._mirror.copy(place, commands, form)

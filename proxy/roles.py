@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from enum import Enum
 
+UNLIMITED = 2**62  # bytes: what nobody could tell
 UNKNOWN_CLOCK_MS = 1000.0  # uncertainty before the first TIME has been answered
 
 
@@ -50,6 +51,7 @@ class Facts:
     commands: frozenset[bytes] = frozenset()  # upper names; containers as b"XGROUP CREATE" where the server tells
     version: tuple[str, int, int] = ("redis", 0, 0)
     run_id: str = ""
+    max_bulk: int = UNLIMITED  # proto-max-bulk-len: a longer argument costs the connection
     clock: Clock = field(default_factory=Clock)
 
 

@@ -94,6 +94,8 @@ class Proxy:
         self.hub.on_lane_lost = self._lane_lost
         self.hub.on_mirror_lost = self._mirror_lost
         self.hub.repair.frozen = durable.frozen
+        self.hub.repair.unknown_db = self._look_for_db
+        self._looked_for: set[int] = set()
         self.hub.on_filling = self.fall_back
         self.sides = {
             Name.SOURCE: Side(Name.SOURCE, settings.source, self.roles.facts[Name.SOURCE], durable.instance),
@@ -157,6 +159,14 @@ class Proxy:
             f"at {time.strftime('%H:%M:%S')} changes by expiry, eviction, scripts or other writers may have been "
             "missed: run `crossfade verify --repair`"
         )
+
+    def remember_now(self, **changes: object) -> None:
+        """Durable before anybody is told, if that is possible; else as soon as it is."""
+        try:
+            self.state.save(**changes)
+        except OSError as problem:
+            self.problems["state"] = f"the state cannot be saved: {problem.strerror}"
+            self.state.remember(**changes)
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -339,12 +349,32 @@ class Proxy:
         self.hub.flush()
         return lost
 
+    def _look_for_db(self, db: int) -> None:
+        """A command named a db that no session has entered. Asked on another connection: a refused SELECT on the lane
+        would cost everybody the lane."""
+        if db in self._looked_for or self._nursery is None:
+            return
+        self._looked_for.add(db)
+        self._nursery.start_soon(self._probe_db, db)
+
+    async def _probe_db(self, db: int) -> None:
+        try:
+            there = db in await self.serving.probe_dbs({db})
+            mirrored = db in await self.mirror.probe_dbs({db})
+        except BackfillError:
+            pass  # asked again with the next try of the key
+        else:
+            if not there:
+                self.hub.repair.keys.drop_db(db)
+            elif self.hub.lane.link is not None:
+                self.hub.lane.link.dbs.add(db)
+            if mirrored and self.hub.mirror.link is not None:
+                self.hub.mirror.link.dbs.add(db)
+        self._looked_for.discard(db)
+
     def _note_mirrored(self) -> None:
         """Before the first effect goes there: after a crash its keys must be known to be our own."""
-        try:
-            self.state.save(mirrored=True)
-        except OSError as problem:
-            self.problems["state"] = f"the state cannot be saved: {problem.strerror}"
+        self.remember_now(mirrored=True)
 
     def _attach_lane(self, link: Link) -> None:
         side = self.serving

@@ -125,8 +125,15 @@ class Side:
         hello, _ = await control.pipeline([[b"HELLO", b"3"], [b"HELLO", b"2"]])
         if isinstance(hello, dict):
             self.hello = hello
+        await self._ask_limit(control)
         for _ in range(FIRST_SAMPLES):
             await self._measure(control)
+
+    async def _ask_limit(self, control: Client) -> None:
+        """Services without CONFIG do not tell; then a value that is too long shows when the connection is lost."""
+        reply = await control.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
+        if isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit():
+            self.facts.max_bulk = int(reply[1])
 
     async def _note_process(self, control: Client, run_id: str) -> None:
         former, self.facts.run_id = self.facts.run_id, run_id
@@ -142,6 +149,7 @@ class Side:
             polls += 1
             if polls % SIZE_POLLS == 0:
                 self.size = sum((await databases(control)).values())
+                await self._ask_limit(control)
 
     async def _measure(self, control: Client) -> None:
         sent = time.time() * 1000

@@ -37,7 +37,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 
 class Application:
-    """`client`: for everything that is answered at once. `waiting`: connections that block. `single`: one connection."""
+    """`client`: for what is answered at once. `waiting`: connections that block. `single`: one connection."""
 
     def __init__(self, client: Any, waiting: Any, single: Any) -> None:
         self.client, self.waiting, self.single = client, waiting, single

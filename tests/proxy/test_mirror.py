@@ -75,6 +75,7 @@ def test_dbs(stage: Stage) -> None:
 
 
 def test_a_db_that_the_mirror_does_not_have(stage: Stage) -> None:
+    stage.lane.dbs.add(9)
     client = stage.client(db=9)
     client.says("SET k v")
     stage.lane.answers(OK, OK)

@@ -187,6 +187,7 @@ def test_swapdb_while_a_key_is_read(stage: Stage) -> None:
 
 
 def test_a_mirror_without_that_db(stage: Stage) -> None:
+    stage.lane.dbs.add(9)
     start(stage, (9, b"k"))
     stage.lane.answers(OK, OK, QUEUED, QUEUED, QUEUED, dumped(b"payload"))
     assert stage.mirror.got() == []
