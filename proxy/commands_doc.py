@@ -70,6 +70,7 @@ OWN = "own connection"
 ROUTED: dict[Route, str] = {
     Route.READ: LANE,
     Route.WRITE: LANE,
+    Route.INFO: "lane, with a section about the proxy",
     Route.SCRIPT: "lane, while changes of undeclared keys are watched",
     Route.CURSOR: "lane; continued on the side that gave the cursor",
     Route.BLOCKING: "lane, non-blocking form behind writes",
@@ -104,7 +105,6 @@ USED = "the gate of a flip asks whether the mirror side knows the script"
 EXACT = "`~` is forwarded as `=` without LIMIT, for servers trim differently"
 STAYS = "the connection stays with the client, whom a flip disconnects"
 WHOLE = "on an own connection: a new backfill is due"
-UNCOUNTED = "asked on another connection: does not wait for writes that went down the lane"
 
 # What follows from no table; by name, or by container for those of its subcommands that have a connection of their own
 NOTES: dict[str, str] = {
@@ -144,8 +144,6 @@ NOTES: dict[str, str] = {
     "SSUBSCRIBE": MADE_ANEW,
     "SUBSCRIBE": MADE_ANEW,
     "SWAPDB": WHOLE,
-    "WAIT": UNCOUNTED,
-    "WAITAOF": UNCOUNTED,
     "WATCH": "after a flip in between, EXEC answers nil",
     "XADD": EXACT,
     "XTRIM": EXACT,

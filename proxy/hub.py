@@ -140,6 +140,20 @@ class Hub:
         """Jobs send nothing now."""
         return FLIP in self._pauses
 
+    def facts(self) -> dict[str, object]:
+        """What INFO says of the proxy."""
+        return {
+            "serving": self.roles.serving.value,
+            "epoch": self.roles.epoch,
+            "clients": len(self.sessions),
+            "dirty_keys": self.repair.keys.dirty,
+            "unmirrored": sum(self.recorder.unmirrored.values()),
+            "mirror_connected": int(self.mirror.link is not None),
+            "mirror_lag_ms": round(self.mirror.lag() * 1000, 1),
+            "mirror_queued_bytes": self.mirror.queued_bytes,
+            "commands": self.commands,
+        }
+
     # -- flush ---------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:

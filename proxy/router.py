@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.info import section, wants_section, with_section
 from proxy.lane import Block
 from proxy.local import Local, answer, answers
 from proxy.pinned import TRACKING
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
 OPEN_TO_ALL = frozenset([b"AUTH", b"HELLO", b"QUIT", b"RESET"])  # taken from a client that has not authenticated
 ENDS_ANYTHING = frozenset([b"RESET", b"QUIT"])  # answered by the proxy whatever the session is in
 NOAUTH = error("NOAUTH Authentication required.")
-MAX_TEXT = 128  # of a client's bytes that are quoted in an error
 
 
 class Router:
@@ -46,6 +46,7 @@ class Router:
             Route.REFUSED: self._refuse,
             Route.CURSOR: self._scan,
             Route.SCRIPT: self._script,
+            Route.INFO: self._info,
         }
 
     def use(self, catalog: Catalog) -> None:
@@ -142,6 +143,28 @@ class Router:
     def _script_now(self, session: Session, spec: Spec, args: Command) -> None:
         self._hub.watch.script_sent(session.db)
         self._write(session, spec, args, [])
+
+    def _info(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        """The server's answer, with a section of our own where everything is asked for."""
+        if wants_section(args):
+            session.when_idle(lambda: self._info_with_section(session, args))
+        else:
+            self._read(session, spec, args, rest)
+        return 0
+
+    def _info_with_section(self, session: Session, args: Command) -> None:
+        hub = self._hub
+        session.mode = Mode.WAITING
+        session.owed += 1
+
+        def on_reply(frame: bytes | None) -> None:
+            answer = elements(frame)[0] if frame is not None and frame.startswith(b"*1") else frame
+            if session.mode is Mode.WAITING:
+                session.mode = Mode.READY
+            lost = error("ERR crossfade: the connection to the serving side was lost")
+            session.reply(lost if answer is None else with_section(answer, section(hub.facts())))
+
+        hub.lane.call(session.db, [args], on_reply, resp=session.resp)
 
     def _scan(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         hub = self._hub

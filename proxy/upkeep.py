@@ -78,6 +78,7 @@ class Upkeep:
                 self._proxy.problems.pop("fsync", None)
             except OSError as problem:
                 self._proxy.problems["fsync"] = f"the journal cannot be fsynced: {problem.strerror}"
+            self._proxy.hub.watch.age()
             self._note_journal_problem()
             self._remember()
 

@@ -27,6 +27,8 @@ Place = tuple[int, bytes]
 
 TIMED_OUT = {2: b"*-1\r\n", 3: b"_\r\n"}
 POLL_SECONDS = 0.5  # for pushes that did not come through the proxy, or by scripts that did not declare the key
+ACKNOWLEDGED = frozenset([b"WAIT", b"WAITAOF"])  # answered when enough replicas have what the lane has written
+ACK_SECONDS = 0.02  # how often that is asked
 MOVES = frozenset([b"BLMOVE", b"BRPOPLPUSH"])
 STREAM_READS = frozenset([b"XREAD", b"XREADGROUP"])
 _PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
@@ -34,6 +36,9 @@ _PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE"
 
 def timeout_seconds(name: bytes, args: Command) -> float | None:
     """The timeout of a blocking command; None when it is not a number (the server says so)."""
+    if name in ACKNOWLEDGED:
+        milliseconds = integer(args[-1])
+        return None if milliseconds is None else milliseconds / 1000
     if name in STREAM_READS:
         block = stream_options(name, args).get(b"BLOCK")
         milliseconds = integer(args[block]) if block is not None else None
@@ -75,6 +80,7 @@ class Waiter:
     sent: float = 0.0
     done: bool = False
     refused: bytes = b""  # what the server said when the attempt was queued
+    latest: bytes = b""  # WAIT: how many there are so far, which is also the answer when the time is over
     ended_by: bytes | None = None  # CLIENT UNBLOCK came while an attempt was in flight: the answer, if that is empty
 
 
@@ -183,6 +189,10 @@ class Waiters:
         for (index, _), reply in zip(streams, replies, strict=False):
             waiter.args[index] = last_id(reply)
         answer = replies[-1]
+        if waiter.spec.name in ACKNOWLEDGED and not is_error(answer) and not enough(waiter.args, answer):
+            waiter.latest = answer
+            self._go_on(waiter)
+            return
         if is_null(answer) or (waiter.tries > 1 and self._goes_on(waiter, replies)):
             self._go_on(waiter)
             return
@@ -277,7 +287,15 @@ class Waiters:
     def _expire(self, now: float) -> None:
         for waiter in list(self._by_session.values()):
             if waiter.deadline <= now and not waiter.trying:
-                self._finish(waiter, TIMED_OUT[waiter.session.resp])
+                self._finish(waiter, waiter.latest or TIMED_OUT[waiter.session.resp])
+
+    def _ask_replicas(self) -> bool:
+        """Try who waits for replicas; whether there is anybody."""
+        waiting = [waiter for waiter in self._by_session.values() if waiter.spec.name in ACKNOWLEDGED]
+        for waiter in waiting:
+            if not waiter.trying:
+                self._try(waiter)
+        return bool(waiting)
 
     async def run(self, flush: Callable[[], None]) -> None:
         """Timeouts, and the slow poll."""
@@ -291,8 +309,10 @@ class Waiters:
             if now >= next_poll:
                 next_poll = now + POLL_SECONDS
                 self.poll()
-            flush()
             pause = min(self._next_deadline(), next_poll) - self._hub.clock()
+            if self._ask_replicas():
+                pause = min(pause, ACK_SECONDS)
+            flush()
             with trio.move_on_after(max(pause, 0.001)):
                 await self._news.wait()
 
@@ -318,3 +338,12 @@ def last_id(reply: bytes) -> bytes:
         info = dict(zip(info[::2], info[1::2], strict=False))
     found = info.get(b"last-generated-id", b"0-0") if isinstance(info, dict) else b"0-0"
     return bytes(found)
+
+
+def enough(args: Command, answer: bytes) -> bool:
+    """Whether WAIT's (or WAITAOF's) answer is what was asked for."""
+    counts = decode(answer)
+    wanted = [integer(arg) or 0 for arg in args[1:-1]]
+    return all(
+        count >= want for count, want in zip(counts if isinstance(counts, list) else [counts], wanted, strict=False)
+    )

@@ -71,6 +71,13 @@ class Watch:
 
     # -- what our own commands explain ----------------------------------------------------------------------------
 
+    def age(self) -> None:
+        """Forget what was written long ago. Called every second or so."""
+        now = self._hub.clock()
+        if now - self._generation_began > GENERATION_SECONDS:
+            self._generation_began = now
+            self._written_before, self.written = self.written, set()
+
     def flushed(self) -> None:
         """A command of ours that touches every key is about to be sent."""
         self._flushed_at = self._hub.clock()
@@ -201,13 +208,9 @@ class Watch:
     def _changed(self, push: list[object]) -> None:
         if len(push) < 2 or push[0] != b"invalidate":
             return
-        now = self._hub.clock()
-        if now - self._generation_began > GENERATION_SECONDS:
-            self._generation_began = now
-            self._written_before, self.written = self.written, set()
         keys = push[1]
         if keys is None:
-            if now - self._flushed_at > GENERATION_SECONDS:
+            if self._hub.clock() - self._flushed_at > GENERATION_SECONDS:
                 self._hub.fall_back("a db was flushed by somebody else")
         elif isinstance(keys, list):
             self._keys_changed(keys)

@@ -21,7 +21,7 @@ __all__ = ["Catalog", "Route", "Spec", "blocks", "server_names", "written_keys"]
 MAX_SPELLINGS = 4096  # names in mixed case that are remembered; beyond it they are looked up the slow way
 MAX_NAME = 128  # bytes of an unknown name that are kept, as Redis shows in its errors
 
-LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT})
+LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO})
 
 
 @dataclass(slots=True)

@@ -29,6 +29,7 @@ class Route(IntEnum):
     REFUSED = 7  # answered with an error that says why
     CURSOR = 8  # the lane; its reply has a cursor, which means something on the server that gave it only
     SCRIPT = 9  # the lane; may write keys that it does not declare
+    INFO = 10  # the lane; the proxy adds a section of its own
 
 
 class Row(NamedTuple):
@@ -53,7 +54,7 @@ class Container(NamedTuple):
     bare: Route = Route.PINNED
 
 
-READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR, SCRIPT = Route
+READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR, SCRIPT, INFO = Route
 
 # fmt: off  (rows stay rows)
 COMMANDS: tuple[Row, ...] = (
@@ -73,8 +74,10 @@ COMMANDS: tuple[Row, ...] = (
         ZCARD ZCOUNT ZLEXCOUNT ZMSCORE ZRANDMEMBER ZRANGE ZRANGEBYLEX ZRANGEBYSCORE ZRANK ZREVRANGE ZREVRANGEBYLEX
         ZREVRANGEBYSCORE ZREVRANK ZSCORE""",
     ),
+    Row(BLOCKING, False, k.no_keys, "WAIT WAITAOF"),
     Row(CURSOR, False, k.first_key, "HSCAN SSCAN ZSCAN"),
     Row(CURSOR, False, k.no_keys, "SCAN"),
+    Row(INFO, False, k.no_keys, "INFO"),
     Row(READ, False, k.all_keys, "EXISTS MGET SDIFF SINTER SUNION TOUCH"),
     Row(READ, False, k.numkeys_at_1, "SINTERCARD ZDIFF ZINTER ZINTERCARD ZUNION"),
     # They change nothing, yet which scripts are in use has to be known before a flip: so the proxy looks at the reply.
@@ -82,7 +85,7 @@ COMMANDS: tuple[Row, ...] = (
     Row(READ, False, k.two_keys, "LCS"),
     Row(READ, False, k.sort_keys, "SORT_RO"),
     Row(READ, False, k.stralgo_keys, "STRALGO"),
-    Row(READ, False, k.no_keys, "CLUSTERSCAN DBSIZE ECHO INFO KEYS LASTSAVE LOLWUT PING RANDOMKEY ROLE TIME"),
+    Row(READ, False, k.no_keys, "CLUSTERSCAN DBSIZE ECHO KEYS LASTSAVE LOLWUT PING RANDOMKEY ROLE TIME"),
     # -- writes ----------------------------------------------------------------------------------------------
     Row(
         WRITE,
@@ -130,7 +133,7 @@ COMMANDS: tuple[Row, ...] = (
         False,
         k.no_keys,
         """
-        ASKING BGREWRITEAOF BGSAVE HOST: MONITOR PFSELFTEST POST READONLY READWRITE SAVE WAIT WAITAOF""",
+        ASKING BGREWRITEAOF BGSAVE HOST: MONITOR PFSELFTEST POST READONLY READWRITE SAVE""",
     ),
     Row(PINNED, True, k.second_key, "PFDEBUG"),
     # -- refused ---------------------------------------------------------------------------------------------

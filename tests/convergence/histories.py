@@ -7,7 +7,7 @@ Refuses to know: how a history is played, what must hold afterwards.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
 from functools import cache
@@ -69,6 +69,7 @@ THEMES = {
     "streams": frozenset("xw0"),
     "all": frozenset("snlthzx0"),
 }
+WIPED = ("all", "hashes", "lists")  # where whole dbs are flushed or swapped now and then
 KEYS = frozenset("snfebplmtuzyghkwx0")
 
 WAITING = """
@@ -90,7 +91,6 @@ PSETEX $any 20 v
 """
 
 FIELD_TIMES = re.compile(r"^(HEXPIRE|HPEXPIRE|HGETEX|HSETEX)", re.IGNORECASE)
-ELSEWHERE = re.compile(r"^(FLUSHALL|FLUSHDB|SWAPDB)", re.IGNORECASE)  # too strong to be drawn as often as the others
 WHOLE_DB = ["FLUSHDB", "FLUSHALL", "SWAPDB 0 1", "FLUSHDB ASYNC"]
 
 
@@ -125,22 +125,26 @@ class Wait:
     ms: int
 
 
-Step = Say | Leave | Wait | Net
+@dataclass(frozen=True, slots=True)
+class Look:
+    """All is let go; once it has come to rest, the sides are compared."""
+
+
+Step = Say | Leave | Wait | Look | Net
 History = list[Step]
 
 
 @cache
-def pool(theme: str, field_times: bool) -> dict[str, list[str]]:
-    """By name of the command, every call in the corpora that may change something, on keys of this theme alone."""
+def pool(theme: str, field_times: bool, texts: Callable[[], list[str]]) -> dict[str, list[str]]:
+    """By name of the command, every call of a corpus that may change something, on keys of this theme alone."""
     found: dict[str, list[str]] = {}
     letters = THEMES[theme]
-    for text in dict.fromkeys((*_corpus(), *_families())):
+    for text in dict.fromkeys(texts()):
         name = text.split()[0].upper()
-        if (field_times or not FIELD_TIMES.match(name)) and not ELSEWHERE.match(name) and _letters(text) <= letters:
+        fits = _letters(text) <= letters and (field_times or not FIELD_TIMES.match(name))
+        if fits and name not in ("FLUSHALL", "FLUSHDB", "SWAPDB"):
             found.setdefault(name, []).append(text)
-    return {
-        name: texts for name, texts in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in texts)
-    }
+    return {name: calls for name, calls in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in calls)}
 
 
 def _letters(text: str) -> set[str]:
@@ -169,18 +173,35 @@ def _families() -> list[str]:
     ]
 
 
+def _drawn(theme: str, field_times: bool, texts: Callable[[], list[str]]) -> st.SearchStrategy[str]:
+    calls = pool(theme, field_times, texts)
+    return st.sampled_from(sorted(calls)).flatmap(lambda name: st.sampled_from(calls[name]))
+
+
+@cache
 def commands(theme: str, field_times: bool) -> st.SearchStrategy[str]:
     letters = THEMES[theme]
-    calls = pool(theme, field_times)
-    drawn = st.sampled_from(sorted(calls)).flatmap(lambda name: st.sampled_from(calls[name]))
-    filling = [line.replace("@", f"@{kind}", 1) for kind in sorted(letters - {"0"}) for line in FIXTURES[kind]]
-    own = [text for line in SOON.strip().splitlines() for text in expand(line)]
     texts = st.one_of(
-        st.sampled_from([line for line in filling if field_times or not FIELD_TIMES.match(line)]),
-        *[drawn] * 6,
-        st.sampled_from(own),
-        st.sampled_from([f"DEL @{kind}" for kind in letters] + WHOLE_DB),
+        *[_filling(theme, field_times)] * 2,
+        *[_drawn(theme, field_times, _families)] * 4,
+        *[_drawn(theme, field_times, _corpus)] * 3,
+        _soon(),
     )
+    if theme in WIPED:  # rare: it leaves little that could differ
+        texts = st.one_of(*[texts] * 20, st.sampled_from(WHOLE_DB))
+    return _with_values(texts, letters)
+
+
+def _filling(theme: str, field_times: bool) -> st.SearchStrategy[str]:
+    lines = [line.replace("@", f"@{kind}", 1) for kind in sorted(THEMES[theme] - {"0"}) for line in FIXTURES[kind]]
+    return st.sampled_from([line for line in lines if field_times or not FIELD_TIMES.match(line)])
+
+
+def _soon() -> st.SearchStrategy[str]:
+    return st.sampled_from([text for line in SOON.strip().splitlines() for text in expand(line)])
+
+
+def _with_values(texts: st.SearchStrategy[str], letters: frozenset[str]) -> st.SearchStrategy[str]:
     return texts.flatmap(lambda text: _filled(text, "".join(sorted(letters))))
 
 
@@ -208,9 +229,22 @@ def histories(field_times: bool) -> st.SearchStrategy[History]:
 
 @cache
 def _histories(theme: str, field_times: bool) -> st.SearchStrategy[History]:
+    motifs = st.one_of(*[st.lists(_steps(theme, field_times), max_size=6)] * 2, *_motifs(theme, field_times))
+    # Lists of lists: long enough to begin with, and every step can be left out.
+    return st.lists(motifs, min_size=1, max_size=5).map(_joined)
+
+
+def _joined(parts: Sequence[History]) -> History:
+    return [step for part in parts for step in part]
+
+
+def _some(theme: str, field_times: bool) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.lists(commands(theme, field_times), min_size=1, max_size=4).map(tuple)
+
+
+def _steps(theme: str, field_times: bool) -> st.SearchStrategy[Step]:
     client = st.integers(0, CLIENTS - 1)
-    command = commands(theme, field_times)
-    some: st.SearchStrategy[Sequence[str]] = st.lists(command, min_size=1, max_size=5)
+    some = _some(theme, field_times)
     blocks = st.builds(
         lambda body, end: ("MULTI", *body, end), some, st.sampled_from(["EXEC", "EXEC", "EXEC", "DISCARD"])
     )
@@ -219,13 +253,34 @@ def _histories(theme: str, field_times: bool) -> st.SearchStrategy[History]:
     letters = THEMES[theme]
     lines = [line for line in WAITING.strip().splitlines() if set(re.findall(r"@([a-z0])", line)) <= letters]
     waiting = st.sampled_from([line.replace("@", "") for line in lines]).map(lambda line: (line,)) if lines else blocks
-    said = (some.map(tuple), some.map(tuple), some.map(tuple), blocks, opening, closing, waiting)
+    said = (some, some, some, blocks, opening, closing, waiting)
     says = [st.builds(Say, client, commands, st.booleans()) for commands in said]
-    nets = st.sampled_from([*Net, Net.EFFECTS_WAIT])
-    step = st.one_of(*says, nets, st.builds(Wait, st.integers(1, 40)), st.builds(Leave, client))
-    # Lists of lists: long enough to begin with, and every step can be left out.
-    return st.lists(st.lists(step, max_size=8), min_size=1, max_size=8).map(_joined)
+    others = st.one_of(st.builds(Wait, st.integers(1, 40)), st.builds(Leave, client), st.just(Look()))
+    return st.one_of(*says, st.sampled_from(Net), others)
 
 
-def _joined(parts: Sequence[History]) -> History:
-    return [step for part in parts for step in part]
+def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
+    """Schedules that single steps would seldom make, each with commands of its own."""
+    some = _some(theme, field_times)
+    plain = st.builds(Say, st.integers(0, 1), some)
+    soon = _with_values(_soon(), THEMES[theme])
+    expiring = st.builds(lambda first, then: Say(0, (first, *then)), soon, some)
+    in_multi = st.builds(lambda first, then: Say(0, ("MULTI", first, *then, "EXEC")), soon, some)
+    lag: tuple[st.SearchStrategy[Step], ...] = (st.just(Net.EFFECTS_WAIT), st.one_of(expiring, in_multi, plain))
+    late = st.tuples(plain, *lag, st.builds(Wait, st.integers(1, 80)), st.just(Net.EFFECTS_GO), st.just(Look()))
+    cut = st.tuples(plain, *lag, st.just(Net.MIRROR_CUT), st.just(Look()))
+    pinned = st.builds(lambda body: Say(2, ("WATCH nothing", "MULTI", *body)), some)
+    race = st.tuples(
+        plain,
+        pinned,
+        st.just(Net.PINS_UNHEARD),
+        st.just(Say(2, ("EXEC",), then=False)),
+        st.builds(Wait, st.integers(1, 3)),
+        plain,
+        st.just(Net.PINS_HEARD),
+        st.just(Look()),
+    )
+    script = "EVAL redis.call('DEL',KEYS\\x5b1\\x5d)\\x20redis.call('SADD',KEYS\\x5b1\\x5d,ARGV\\x5b1\\x5d) 1 $any $v"
+    scripted = st.builds(lambda first, then: Say(0, (first, *then)), _with_values(st.just(script), THEMES[theme]), some)
+    lists: list[st.SearchStrategy[Sequence[Step]]] = [late, cut, race, st.tuples(plain, scripted, st.just(Look()))]
+    return [motif.map(list) for motif in lists]

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import trio
 
 from proxy.session import Mode
-from tests.convergence.histories import History, Leave, Net, Say, Wait, words
+from tests.convergence.histories import History, Leave, Look, Net, Say, Wait, words
 from tests.inprocess import Client, InProcess, in_process, until
 from tests.servers import Server
 
@@ -77,8 +77,17 @@ class Stage:
         self.played += 1
         play = Play(running)
         for step in history:
-            await play.step(step)
+            if isinstance(step, Look):
+                await play.let_go()
+                await self._look(running)
+            else:
+                await play.step(step)
+        await play.let_go()
         await play.end()
+        await self._look(running)
+        self._wipe()
+
+    async def _look(self, running: InProcess) -> None:
         try:
             with trio.fail_after(REST_S):
                 await running.at_rest()
@@ -87,7 +96,6 @@ class Stage:
         assert not running.defects, "\n".join(running.defects)
         found = await running.differences(**self._options)
         assert not found, "\n".join(map(str, found))
-        self._wipe()
 
 
 class Play:
@@ -164,11 +172,14 @@ class Play:
         for pin in self._hub.pins._pins:
             self._running.go(pin.link)
 
-    async def end(self) -> None:
-        """Every command is answered, every client is gone."""
+    async def let_go(self) -> None:
+        """Every command is answered."""
         self._pins_heard()
         self._effects_go()
         self._running.go(self._hub.mirror.link)
         await self._rest(self._peers.values())
+
+    async def end(self) -> None:
+        """Every client is gone."""
         self._running.hang_up()
         await until(lambda: not self._hub.sessions and self._hub.pins.idle, "the end of the sessions")

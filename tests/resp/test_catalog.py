@@ -13,7 +13,7 @@ from resp import catalog as module
 from resp.catalog import Catalog, Route, Spec, server_names, written_keys
 from tests.servers import NAMES, Pool
 
-LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT}
+LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO}
 
 
 def lookup(call: str, catalog: Catalog | None = None) -> Spec:
@@ -26,7 +26,6 @@ ROUTES: dict[Route, tuple[str, ...]] = {
     Route.READ: (
         "GET k",
         "KEYS *",
-        "INFO",
         "COMMAND",
         "COMMAND DOCS",
         "DBSIZE",
@@ -46,6 +45,7 @@ ROUTES: dict[Route, tuple[str, ...]] = {
         "XINFO STREAM k",
         "SORT_RO k",
     ),
+    Route.INFO: ("INFO", "INFO server"),
     Route.CURSOR: ("SCAN 0", "HSCAN h 0", "SSCAN s 0", "ZSCAN z 0"),
     Route.SCRIPT: ("EVAL x 0", "EVALSHA x 0", "FCALL f 0"),
     Route.WRITE: (
@@ -111,8 +111,6 @@ ROUTES: dict[Route, tuple[str, ...]] = {
         "MONITOR",
         "CLIENT TRACKING ON",
         "CLIENT CACHING YES",
-        "WAIT 1 0",
-        "WAITAOF 1 0 0",
         "CONFIG GET x",
         "CONFIG SET x y",
         "READONLY",
