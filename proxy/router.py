@@ -83,7 +83,7 @@ class Router:
                         hub.note(spec, args, session.db)
                     lane.write(session, spec, args, encode(args), now)
                     if waiting:
-                        hub.waiters.touched(session.db, spec, args)
+                        hub.waiters.touched(session.db, ((spec, args),))
                     continue
             index += self._slowly(session, args, commands[index:])
             if session.mode is not Mode.READY and index < count:
@@ -128,7 +128,7 @@ class Router:
         hub.note(spec, args, session.db)
         hub.lane.write(session, spec, args, encode(args), session.last_at)
         if hub.waiters.keys:
-            hub.waiters.touched(session.db, spec, args)
+            hub.waiters.touched(session.db, ((spec, args),))
         return 0
 
     def _script(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
@@ -221,8 +221,7 @@ class Router:
             hub.watch.script_sent(session.db)
         hub.lane.block(session, block, session.last_at)
         if hub.waiters.keys:
-            for spec, args in block.commands:
-                hub.waiters.touched(session.db, spec, args)
+            hub.waiters.touched(session.db, block.commands)
 
     def _whole_block(self, rest: list[Command]) -> Block | None:
         """The commands up to EXEC, when all of the block is here and may go down the lane."""

@@ -27,11 +27,13 @@ Place = tuple[int, bytes]
 
 TIMED_OUT = {2: b"*-1\r\n", 3: b"_\r\n"}
 POLL_SECONDS = 0.5  # for pushes that did not come through the proxy, or by scripts that did not declare the key
+EVERYBODY = 1 << 30  # no limit on who is tried
 ACKNOWLEDGED = frozenset([b"WAIT", b"WAITAOF"])  # answered when enough replicas have what the lane has written
 ACK_SECONDS = 0.02  # how often that is asked
 MOVES = frozenset([b"BLMOVE", b"BRPOPLPUSH"])
 STREAM_READS = frozenset([b"XREAD", b"XREADGROUP"])
-_PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX", b"ZADD", b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
+_PUSHES = frozenset([b"LPUSH", b"RPUSH", b"LPUSHX", b"RPUSHX"])
+_MOVES_ONE = frozenset([b"LMOVE", b"RPOPLPUSH", b"LINSERT"])
 
 
 def timeout_seconds(name: bytes, args: Command) -> float | None:
@@ -47,6 +49,15 @@ def timeout_seconds(name: bytes, args: Command) -> float | None:
         return float(args[1] if name in (b"BLMPOP", b"BZMPOP") else args[-1])
     except (ValueError, IndexError):
         return None
+
+
+def can_serve(name: bytes, args: Command) -> int:
+    """How many waiters of a key a write to it can serve at most."""
+    if name in _PUSHES:
+        return len(args) - 2
+    if name == b"ZADD":
+        return max(1, (len(args) - 2) // 2)
+    return 1 if name in _MOVES_ONE else EVERYBODY
 
 
 def stream_options(name: bytes, args: Command) -> dict[bytes, int]:
@@ -112,15 +123,22 @@ class Waiters:
         self._news.set()
         self._try(waiter)
 
-    def touched(self, db: int, spec: Spec, args: Command) -> None:
-        """A write that may serve waiters was put in the lane: their attempts go directly behind it."""
-        limit = len(args) if spec.name in _PUSHES else None
-        if spec.name in (b"SWAPDB", b"MOVE", b"COPY"):
-            self.poll()
-            return
-        self.touched_places([(db, key) for key in spec.keys(args)], limit)
+    def touched(self, db: int, commands: Iterable[tuple[Spec, Command]]) -> None:
+        """A write, or a whole block, that may serve waiters was put in the lane: their attempts go directly behind it.
+        No more waiters are tried than it can serve, so that the next push finds the first of them free."""
+        pushed: dict[Place, int] = {}
+        for spec, args in commands:
+            if spec.name in (b"SWAPDB", b"MOVE", b"COPY"):
+                self.poll()
+                return
+            count = can_serve(spec.name, args)
+            for key in spec.keys(args):
+                if (db, key) in self.keys:
+                    pushed[db, key] = pushed.get((db, key), 0) + count
+        for place, count in pushed.items():
+            self.touched_places([place], count)
 
-    def touched_places(self, places: Iterable[Place], limit: int | None = None) -> None:
+    def touched_places(self, places: Iterable[Place], limit: int = EVERYBODY) -> None:
         """Keys were written: at most `limit` waiters of each can be served by it."""
         for place in places:
             waiting = self.keys.get(place)
@@ -201,8 +219,10 @@ class Waiters:
                 waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
             )
         self._finish(waiter, answer)
-        if waiter.spec.writes:
-            self.touched_places(waiter.places)
+        if waiter.again:  # what was pushed meanwhile is for the next in the queue
+            self.touched_places(waiter.places, 1)
+        if waiter.spec.name in MOVES:
+            self.touched_places(waiter.places[1:], 1)
 
     def _goes_on(self, waiter: Waiter, replies: list[bytes]) -> bool:
         """A key that has become another type is waited for on; a destination that is one ends the wait. Readers of a

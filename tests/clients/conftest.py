@@ -14,8 +14,8 @@ WAYS = ("at rest", "flipping")
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """Every test runs both ways, unless its module says which way goes with which library."""
-    if "migration" in metafunc.fixturenames and "library" not in metafunc.fixturenames:
+    """Every test runs both ways, unless its module says which way goes with which library or protocol."""
+    if "migration" in metafunc.fixturenames and not {"library", "resp"}.intersection(metafunc.fixturenames):
         metafunc.parametrize("migration", WAYS, indirect=True)
 
 

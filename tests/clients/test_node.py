@@ -61,6 +61,14 @@ def install(npm: str, place: Path) -> None:
     unfinished.rename(place)
 
 
+WAYS = pytest.mark.parametrize(
+    ("resp", "migration"),
+    [(2, "at rest"), (3, "flipping")],
+    ids=["resp2-at rest", "resp3-flipping"],
+    indirect=["migration"],
+)
+
+
 def run_script(name: str, migration: Migration, resp: int, node_modules: Path) -> None:
     # npm's packages warn of what Node deprecates; that is their business.
     end = subprocess.run(
@@ -74,12 +82,12 @@ def run_script(name: str, migration: Migration, resp: int, node_modules: Path) -
     assert end.returncode == 0, f"{name} ended with {end.returncode}:\n{end.stdout}{end.stderr}"
 
 
-@pytest.mark.parametrize("resp", [2, 3])
+@WAYS
 def test_ioredis(migration: Migration, resp: int, node_modules: Path) -> None:
     run_script("ioredis.cjs", migration, resp, node_modules)
 
 
-@pytest.mark.parametrize("resp", [2, 3])
+@WAYS
 def test_node_redis(migration: Migration, resp: int, node_modules: Path) -> None:
     run_script("node_redis.cjs", migration, resp, node_modules)
 
