@@ -165,7 +165,8 @@ class InProcess:
 
     async def differences(self, ttl_tolerance_ms: int = 300, **options: Any) -> list[Difference]:
         def compare() -> list[Difference]:
-            return compare_servers(self.source, self.target, ttl_tolerance_ms, **options)
+            urls = [side if isinstance(side, str) else side.url for side in (self.source, self.target)]
+            return compare_servers(urls[0], urls[1], ttl_tolerance_ms, **options)
 
         return await trio.to_thread.run_sync(compare)
 

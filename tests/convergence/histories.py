@@ -144,7 +144,8 @@ def pool(theme: str, field_times: bool, texts: Callable[[], list[str]]) -> dict[
         fits = _letters(text) <= letters and (field_times or not FIELD_TIMES.match(name))
         if fits and name not in ("FLUSHALL", "FLUSHDB", "SWAPDB"):
             found.setdefault(name, []).append(text)
-    return {name: calls for name, calls in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in calls)}
+    about_it = [name for name, calls in found.items() if any(_letters(one) - {"0"} or "$any" in one for one in calls)]
+    return {name: found[name] for name in about_it}
 
 
 def _letters(text: str) -> set[str]:

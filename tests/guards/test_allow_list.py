@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import trio
@@ -25,7 +26,7 @@ def unscreened(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every block that is here to its EXEC goes down the lane."""
 
     def whole_block(self: Router, rest):
-        commands = []
+        commands: list[Any] = []
         for args in rest:
             if args[0].upper() == b"EXEC":
                 return Block(commands)

@@ -157,6 +157,7 @@ async def test_expired_between_the_question_and_the_effect(
     async with in_process(server_62, server_91) as running:
         running.clocks(0, 0)
         client = await running.client()
+        key = ""
         for attempt in range(ATTEMPTS):
             key = f"k{attempt}"
             await client.ask(f"HSET {key} old 1")
