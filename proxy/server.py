@@ -214,6 +214,7 @@ class Proxy:
             if link is not None:
                 link.wire.close()
         self.hub.pins.close()
+        self.hub.watch.close()
         self.journal.close()
 
     async def _first_look(self) -> None:

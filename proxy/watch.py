@@ -167,6 +167,11 @@ class Watch:
                 self._link.close()
             self._ended()
 
+    def close(self) -> None:
+        """The proxy stops."""
+        if self._link is not None:
+            self._link.wire.close()
+
     def _switched_on(self) -> None:
         self.state = State.ON
         self._release()

@@ -227,13 +227,16 @@ async def in_process(
     by_target: str = "",
     backfilled: bool = True,
     sound: bool = True,
+    watch: bool = False,
 ) -> AsyncIterator[InProcess]:
     """A proxy between two empty servers. `by_source`, `by_target`: URLs of relays to them. `backfilled`: there is
-    nothing to backfill; otherwise the phase is `filling`. `sound`: the proxy may find no defect of its own."""
+    nothing to backfill; otherwise the phase is `filling`. `sound`: the proxy may find no defect of its own. `watch`: with
+    the watch for changes that no command names; it would mend what a guard that is switched off lets happen."""
     log, defects = logging.getLogger("crossfade"), _Defects()
     log.addHandler(defects)
     directory = Path(tempfile.mkdtemp(prefix="crossfade-"))
-    settings = Settings(parse_url(by_source or url_of(source)), parse_url(by_target or url_of(target)), port=0)
+    urls = parse_url(by_source or url_of(source)), parse_url(by_target or url_of(target))
+    settings = Settings(*urls, port=0, watch=watch)
     state = StateDir(directory / "state")
     state.open(identity(settings.source), identity(settings.target))
     proxy = Proxy(settings, state)

@@ -90,6 +90,24 @@ GETEX $any PX 20
 PSETEX $any 20 v
 """
 
+SCRIPT = r"EVAL redis.call('DEL',KEYS\x5b1\x5d)\x20redis.call('SADD',KEYS\x5b1\x5d,ARGV\x5b1\x5d) 1 $any $v"
+
+# By kind of key: what makes it anew if it has expired, and is answered as if it had not.
+BUILDING = {
+    "s": "SETBIT s 800 1",
+    "b": "BITFIELD b SET u8 80 0",
+    "p": "PFADD p x y",
+    "t": "SADD t new",
+    "u": "SADD u new",
+    "z": "ZADD z 9 new",
+    "y": "ZINCRBY y 9 new",
+    "g": "GEOADD g 15 37 new",
+    "h": "HSET h new 1",
+    "k": "HSETNX k new 1",
+    "w": "XADD w 9-9 f v",
+    "x": "XADD x 9-9 f v",
+}
+
 FIELD_TIMES = re.compile(r"^(HEXPIRE|HPEXPIRE|HGETEX|HSETEX)", re.IGNORECASE)
 WHOLE_DB = ["FLUSHDB", "FLUSHALL", "SWAPDB 0 1", "FLUSHDB ASYNC"]
 
@@ -264,11 +282,8 @@ def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
     """Schedules that single steps would seldom make, each with commands of its own."""
     some = _some(theme, field_times)
     plain = st.builds(Say, st.integers(0, 1), some)
-    soon = _with_values(_soon(), THEMES[theme])
-    expiring = st.builds(lambda first, then: Say(0, (first, *then)), soon, some)
-    in_multi = st.builds(lambda first, then: Say(0, ("MULTI", first, *then, "EXEC")), soon, some)
-    lag: tuple[st.SearchStrategy[Step], ...] = (st.just(Net.EFFECTS_WAIT), st.one_of(expiring, in_multi, plain))
-    late = st.tuples(plain, *lag, st.builds(Wait, st.integers(1, 80)), st.just(Net.EFFECTS_GO), st.just(Look()))
+    lag: tuple[st.SearchStrategy[Step], ...] = (st.just(Net.EFFECTS_WAIT), plain)
+    late = st.sampled_from(sorted(THEMES[theme] - {"0"})).flatmap(lambda kind: _late(kind, some))
     cut = st.tuples(plain, *lag, st.just(Net.MIRROR_CUT), st.just(Look()))
     pinned = st.builds(lambda body: Say(2, ("WATCH nothing", "MULTI", *body)), some)
     race = st.tuples(
@@ -281,7 +296,26 @@ def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
         st.just(Net.PINS_HEARD),
         st.just(Look()),
     )
-    script = "EVAL redis.call('DEL',KEYS\\x5b1\\x5d)\\x20redis.call('SADD',KEYS\\x5b1\\x5d,ARGV\\x5b1\\x5d) 1 $any $v"
-    scripted = st.builds(lambda first, then: Say(0, (first, *then)), _with_values(st.just(script), THEMES[theme]), some)
-    lists: list[st.SearchStrategy[Sequence[Step]]] = [late, cut, race, st.tuples(plain, scripted, st.just(Look()))]
+    script = _with_values(st.just(SCRIPT), THEMES[theme])
+    scripted = st.builds(lambda first, then: Say(0, (first, *then)), script, some)
+    derived = st.tuples(plain, scripted, st.just(Look()))
+    lists: list[st.SearchStrategy[Sequence[Step]]] = [late, late, cut, race, derived]
     return [motif.map(list) for motif in lists]
+
+
+def _late(kind: str, some: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[Sequence[Step]]:
+    """A key is built upon while it lives, and has expired when the mirror side hears of it."""
+    there = Say(0, tuple(line.replace("@", kind, 1) for line in FIXTURES[kind]))
+    expiry = st.sampled_from([f"PEXPIRE {kind} 10", f"PEXPIRE {kind} 25", f"GETEX {kind} PX 10"])
+    building = st.one_of(st.just((BUILDING[kind],)), some) if kind in BUILDING else some
+    alone = st.builds(lambda first, then: Say(0, (first, *then)), expiry, building)
+    block = st.builds(lambda first, then: Say(0, ("MULTI", first, *then, "EXEC")), expiry, building)
+    before = st.one_of(st.just(there), st.just(Say(0, (*there.commands, f"PEXPIRE {kind} 25"))))
+    return st.tuples(
+        before,
+        st.just(Net.EFFECTS_WAIT),
+        st.one_of(alone, block, st.builds(Say, st.just(0), building)),
+        st.builds(Wait, st.integers(20, 60)),
+        st.just(Net.EFFECTS_GO),
+        st.just(Look()),
+    )

@@ -17,7 +17,7 @@ from tests.convergence.histories import History, histories
 from tests.convergence.play import Stage
 from tests.servers import NAMES, Pool, Server
 
-HISTORIES = int(os.environ.get("CROSSFADE_SOAK", "25"))
+HISTORIES = int(os.environ.get("CROSSFADE_SOAK", "10"))
 PAIRS = [(source, target) for source in NAMES for target in NAMES]
 FIELD_TIMES = ("redis-8.2", "valkey-9.1")  # targets that have deadlines of hash fields
 

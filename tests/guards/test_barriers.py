@@ -132,7 +132,7 @@ async def test_a_connection_that_is_given_back_owes_nothing(
         await client.ask("WATCH k")
         running.stall(running.pin(client).link)
         link = running.pin(client).link
-        await client.say("UNWATCH", "CONFIG GET maxmemory-samples", "WAIT 0 1")
+        await client.say("UNWATCH", "CONFIG GET maxmemory-samples", "CONFIG GET maxmemory")
         await until(lambda: client.session.owed == 3)
         other = await running.client()
         running.go(link)

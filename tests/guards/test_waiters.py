@@ -46,7 +46,7 @@ async def test_the_waiter_gets_what_the_next_command_would_take_away(
     name: str, guarded: bool, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if not guarded:
-        monkeypatch.setattr(Waiters, "touched", lambda self, db, spec, args: None)
+        monkeypatch.setattr(Waiters, "touched", lambda self, db, commands: None)
     command, write, answer = CASES[name]
     async with in_process(server_62, server_91) as running:
         waiter = await waiting(running, command)
