@@ -230,8 +230,8 @@ async def in_process(
     watch: bool = False,
 ) -> AsyncIterator[InProcess]:
     """A proxy between two empty servers. `by_source`, `by_target`: URLs of relays to them. `backfilled`: there is
-    nothing to backfill; otherwise the phase is `filling`. `sound`: the proxy may find no defect of its own. `watch`: with
-    the watch for changes that no command names; it would mend what a guard that is switched off lets happen."""
+    nothing to backfill; otherwise the phase is `filling`. `sound`: the proxy may find no defect of its own. `watch`:
+    with the watch for changes that no command names; it would mend what a guard that is switched off lets happen."""
     log, defects = logging.getLogger("crossfade"), _Defects()
     log.addHandler(defects)
     directory = Path(tempfile.mkdtemp(prefix="crossfade-"))
