@@ -1,6 +1,7 @@
 # A clone with python3 (3.11 or newer) is enough: each target makes the virtual environment it needs.
 #   make demo    the whole migration on embedded servers, in a minute
-#   make test    everything that must hold before a change lands
+#   make test    everything that must hold before a change lands, but for what takes minutes
+#   make test-all  the long ones as well: histories, chaos, all of the demo, every variant of the differential test
 #   make check   the same without servers, for while you work (< 60 s)
 #   make soak    chaos: everything fails at random, for minutes; ARGS="--seed 7 --faults 200 --seconds 600"
 #   make bench   side by side with its peers
@@ -14,13 +15,16 @@ JOBS ?= 2
 ARGS ?=
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: demo test check lint soak bench docs clean
+.PHONY: demo test test-all check lint soak bench docs clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/.stamp-demo
 	$(BIN)/crossfade demo $(ARGS)
 
 test: lint
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup -m "not slow" $(ARGS)
+
+test-all: lint
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
 check: lint

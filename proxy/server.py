@@ -306,6 +306,7 @@ class Proxy:
             lost = self._attach(name, link)
             await lost.wait()
             await self._wait_fenced(name, link.wire)
+            await side.ask_limit()
             await trio.sleep(RELINK_SECONDS)  # a link that is lost again and again is not made in a tight loop
 
     async def _accept_mirror(self, side: Side) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import trio
@@ -134,6 +135,11 @@ class Side:
         reply = await control.call(b"CONFIG", b"GET", b"proto-max-bulk-len")
         if isinstance(reply, list) and len(reply) == 2 and reply[1].isdigit():
             self.facts.max_bulk = int(reply[1])
+
+    async def ask_limit(self) -> None:
+        """What this server takes may be what cost a connection."""
+        with suppress(ConnectionLost):
+            await self._ask_limit(self.control)
 
     async def _note_process(self, control: Client, run_id: str) -> None:
         former, self.facts.run_id = self.facts.run_id, run_id

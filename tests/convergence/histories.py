@@ -283,7 +283,7 @@ def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
     some = _some(theme, field_times)
     plain = st.builds(Say, st.integers(0, 1), some)
     lag: tuple[st.SearchStrategy[Step], ...] = (st.just(Net.EFFECTS_WAIT), plain)
-    late = st.sampled_from(sorted(THEMES[theme] - {"0"})).flatmap(lambda kind: _late(kind, some))
+    late = st.sampled_from(sorted(THEMES[theme] - {"0"})).flatmap(lambda kind: _late(kind, some, field_times))
     cut = st.tuples(plain, *lag, st.just(Net.MIRROR_CUT), st.just(Look()))
     pinned = st.builds(lambda body: Say(2, ("WATCH nothing", "MULTI", *body)), some)
     race = st.tuples(
@@ -303,9 +303,12 @@ def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
     return [motif.map(list) for motif in lists]
 
 
-def _late(kind: str, some: st.SearchStrategy[tuple[str, ...]]) -> st.SearchStrategy[Sequence[Step]]:
+def _late(
+    kind: str, some: st.SearchStrategy[tuple[str, ...]], field_times: bool
+) -> st.SearchStrategy[Sequence[Step]]:
     """A key is built upon while it lives, and has expired when the mirror side hears of it."""
-    there = Say(0, tuple(line.replace("@", kind, 1) for line in FIXTURES[kind]))
+    lines = [line for line in FIXTURES[kind] if field_times or not FIELD_TIMES.match(line)]
+    there = Say(0, tuple(line.replace("@", kind, 1) for line in lines))
     expiry = st.sampled_from([f"PEXPIRE {kind} 10", f"PEXPIRE {kind} 25", f"GETEX {kind} PX 10"])
     building = st.one_of(st.just((BUILDING[kind],)), some) if kind in BUILDING else some
     alone = st.builds(lambda first, then: Say(0, (first, *then)), expiry, building)

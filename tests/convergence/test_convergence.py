@@ -37,6 +37,7 @@ def check(stage: Stage, field_times: bool) -> None:
     play()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300 + HISTORIES)  # a history that fails is shrunk for some minutes
 @pytest.mark.parametrize(("source", "target"), PAIRS, ids=map("-to-".join, PAIRS))
 async def test_both_sides_are_equal_at_rest(

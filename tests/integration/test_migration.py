@@ -18,7 +18,7 @@ PAIRS = [("redis-6.2", "valkey-9.1"), ("redis-6.2", "redis-8.2"), ("redis-7.0", 
 COUNTS = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 
-LONG = pytest.param(*PAIRS[0], 200_000, marks=[pytest.mark.slow, pytest.mark.timeout(300)])
+LONG = pytest.param(*PAIRS[0], 200_000, marks=[pytest.mark.timeout(300)])
 
 
 @pytest.mark.parametrize(("source", "target", "keys"), [*((*pair, 8000) for pair in PAIRS), LONG])
