@@ -107,8 +107,7 @@ class SelectorFloor:
 
 
 class EpollFloor:
-    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, which costs a tenth
-    of a command (`make bench`, SET without pipelining)."""
+    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, in Python."""
 
     def __init__(self, flush: Callable[[], None]) -> None:
         self._poll = select.epoll()

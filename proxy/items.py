@@ -1,7 +1,8 @@
 """What is awaited on the lane and on the mirror connection: one item per reply frame, in order.
 
 Items are plain tuples whose first element is one of these kinds: they are made and taken apart for every command, and a
-tuple costs a third of a slotted object (bench/micro.py). The field lists stand here and nowhere else.
+tuple is made in a fifth of the time of a slotted object (timeit, CPython 3.11). The field lists stand here and nowhere
+else.
 """
 
 from __future__ import annotations
