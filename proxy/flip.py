@@ -14,6 +14,7 @@ import trio
 
 from backfill.client import ConnectionLost, ReplyError
 from proxy.hub import FLIP
+from proxy.moving import Moving
 from proxy.roles import Name
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 MAX_PAUSE_MS = 1000  # default of --max-pause
 DIRTY_LIMIT = 1000  # more dirty keys than this are not repaired within a pause
 LAG_LIMIT_MS = 500
+DIAL_SECONDS = 60.0  # how long the connections for pinned sessions may take before the pause begins
 QUIET_SECONDS = 3.0  # how long the last dirty keys may take before the pause begins
 
 
@@ -117,26 +119,15 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
     if hub.mirror.link is None:
         outcome.reasons.append(f"the {proxy.mirror.name.value} cannot serve: it is not connected")
         return outcome
-    with trio.move_on_after(QUIET_SECONDS):  # as much as possible before anybody waits
-        await hub.until(lambda: hub.repair.keys.dirty == 0)
-    began = time.monotonic()
-    hub.pause(FLIP)
+    moving = Moving(hub, proxy.dial_ahead)
     try:
-        drained = await _drain(proxy, terms.max_pause_ms / 1000)
-        outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
-        if not drained and not terms.force:
-            outcome.reasons.append(
-                f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy)}): nothing has changed; try again, "
-                "or allow a longer --max-pause"
-            )
-        elif not terms.dry_run:
-            await _cross(proxy, drained)
-            outcome.flipped = True
-    except OSError as problem:
-        outcome.reasons.append(f"given up, nothing has changed: the state cannot be saved: {problem.strerror}")
+        with trio.move_on_after(DIAL_SECONDS):  # as much as possible before anybody waits
+            await moving.dial()
+        with trio.move_on_after(QUIET_SECONDS):
+            await hub.until(lambda: hub.repair.keys.dirty == 0)
+        await _within_a_pause(proxy, terms, moving, outcome)
     finally:
-        hub.resume(FLIP)
-        outcome.pause_ms = round((time.monotonic() - began) * 1000, 3)
+        moving.close()
     outcome.serving, outcome.epoch = proxy.roles.serving.value, proxy.roles.epoch
     if outcome.flipped:
         proxy.flips.append({"at": time.time(), **outcome.to_json()})
@@ -144,8 +135,31 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
     return outcome
 
 
-async def _drain(proxy: Proxy, seconds: float) -> bool:
-    """Everything answered, everything repaired, everything acknowledged, within the time; checked at one instant."""
+async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: Outcome) -> None:
+    """From "no command is taken any more" to "commands are taken", by whichever side serves then."""
+    hub = proxy.hub
+    began = time.monotonic()
+    hub.pause(FLIP)
+    try:
+        drained = await _drain(proxy, moving, terms.max_pause_ms / 1000)
+        outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
+        if not drained:
+            advice = "forced" if terms.force else "nothing has changed; try again, or allow a longer --max-pause"
+            outcome.reasons.append(f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy, moving)}): {advice}")
+        outcome.reasons += moving.problems()
+        if not terms.dry_run and (terms.force or not outcome.reasons):
+            _cross(proxy, moving, drained)
+            outcome.flipped = True
+    except OSError as problem:
+        outcome.reasons.append(f"given up, nothing has changed: the state cannot be saved: {problem.strerror}")
+    finally:
+        hub.resume(FLIP)
+        outcome.pause_ms = round((time.monotonic() - began) * 1000, 3)
+
+
+async def _drain(proxy: Proxy, moving: Moving, seconds: float) -> bool:
+    """Everything answered, everything repaired, everything acknowledged, every pinned session ready to move, within the
+    time; checked at one instant."""
     hub = proxy.hub
     answers: list[bytes | None] = []
     hub.mirror.call(0, [[b"PING"]], answers.append)  # a side that hangs must not become the serving side
@@ -158,31 +172,40 @@ async def _drain(proxy: Proxy, seconds: float) -> bool:
     with trio.move_on_after(seconds):
         await hub.until(drained)
         hub.watch.barrier(lambda: told.append(True))  # what scripts and others have changed is known then, and dirty
-        await hub.until(lambda: bool(told))
+        await moving.dial()  # for those that came since
+        moving.prepare()
+        await hub.until(lambda: bool(told) and moving.ready)
         while not drained():  # what a job has sent since the condition held is drained as well
             hub.flush()
             await hub.until(drained)
     return (
-        bool(told) and drained() and None not in answers and hub.lane.link is not None and hub.mirror.link is not None
+        bool(told)
+        and moving.ready
+        and drained()
+        and None not in answers
+        and hub.lane.link is not None
+        and hub.mirror.link is not None
     )
 
 
-def _left(proxy: Proxy) -> str:
+def _left(proxy: Proxy, moving: Moving) -> str:
     hub = proxy.hub
     return (
         f"{hub.lane.pending} replies awaited from the {proxy.serving.name.value}, {hub.repair.keys.dirty} keys dirty, "
         f"{hub.mirror.queued} replies awaited from the {proxy.mirror.name.value}"
+        f"{'' if moving.ready else ', connections of their own not ready there'}"
     )
 
 
-async def _cross(proxy: Proxy, settled: bool) -> None:
+def _cross(proxy: Proxy, moving: Moving, settled: bool) -> None:
     """Make it durable, swap, bring the pinned sessions along. Unless everything has settled, the old side is not known
     to be equal any more: going back needs a new backfill."""
     serving: Name = proxy.roles.mirror
     proxy.state.save(serving=serving, epoch=proxy.roles.epoch + 1)
+    moving.leave_behind()
     proxy.swap_roles()
     if not settled:
         proxy.hub.repair.frozen = ""
         proxy.state.remember(frozen="")
         proxy.fall_back("the flip was forced: the old side has to be filled from the new one before a flip back")
-    await proxy.hub.pins.move()
+    moving.hand_over()

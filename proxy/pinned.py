@@ -9,6 +9,7 @@ and copied once its reply is in (invariant 5); so whatever the order was, the co
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING
@@ -34,6 +35,7 @@ _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
+FORGET_ALL_MESSAGE = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*-1\r\n"
 FORGET_ALL = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
 WRITTEN_HERE = "written on a connection of its own"
@@ -96,7 +98,6 @@ class Pinned:
         self._awaited: deque[Awaited] = deque()
         self._out: list[bytes] = []
         self._unconfirmed = 0  # (un)subscriptions awaited: messages may still come before their answers
-        self._own_confirmations = 0  # pushes that answer subscriptions of our own
         self._broken_watch = False  # a flip came between WATCH and EXEC
         self._orphan = False
         link.owner = self
@@ -120,9 +121,9 @@ class Pinned:
         return any(self.subscriptions.values())
 
     @property
-    def redirects(self) -> bool:
-        """Tracking on this connection sends its invalidations to another one."""
-        return any(arg.upper() == b"REDIRECT" for arg in self.replayed.get(TRACKING, []))
+    def _hears(self) -> bool:
+        """Messages may come between the replies, in RESP2 as frames like any other."""
+        return self.subscribed or self._unconfirmed > 0 or b"MONITOR" in self.replayed
 
     @property
     def quiet(self) -> bool:
@@ -156,10 +157,7 @@ class Pinned:
     def _own(self, args: Command) -> None:
         """A command of the proxy: its reply is swallowed."""
         self._put(encode(args))
-        group = SUBSCRIBING.get(args[0].upper())
-        frames = 1 if group is None else (0 if self.link.resp == 3 else len(args) - 1)
-        if frames:
-            self._awaited.append(Awaited(None, args, frames))
+        self._awaited.append(Awaited(None, args))
 
     def _put(self, data: bytes) -> None:
         if not self._out:
@@ -191,7 +189,7 @@ class Pinned:
         if awaited.scripts:
             for _ in range(awaited.scripts):
                 self._hub.watch.script_sent(session.db)
-        self._put(encode(self._redirected(args) if spec.name == TRACKING else args))
+        self._put(encode(redirected(args, self._client_id) if spec.name == TRACKING else args))
         if awaited.frames:
             self._awaited.append(awaited)
             session.owed += awaited.frames
@@ -303,13 +301,7 @@ class Pinned:
     def on_frames(self, frames: list[bytes]) -> None:
         session = self.session
         for frame in frames:
-            if is_push(frame):
-                if self._own_confirmations and b"subscribe\r\n" in frame[:32]:
-                    self._own_confirmations -= 1  # of subscriptions that were made again after a flip
-                else:
-                    session.push(frame)
-                continue
-            if not self._awaited or ((self.subscribed or self._unconfirmed) and frame.startswith(_MESSAGES)):
+            if is_push(frame) or not self._awaited or (self._hears and is_message(frame)):
                 session.push(frame)
                 continue
             awaited = self._awaited[0]
@@ -338,15 +330,10 @@ class Pinned:
                 return frame.replace(server_id, own_id)
         return frame
 
-    def _redirected(self, args: Command) -> Command:
-        """CLIENT TRACKING … REDIRECT id: clients know the proxy's ids, the server its own."""
-        args = list(args)
-        for index in range(3, len(args) - 1):
-            if args[index].upper() == b"REDIRECT":
-                target = self._hub.sessions.get(integer(args[index + 1]) or 0)
-                if target is not None and target.pin is not None:
-                    args[index + 1] = b"%d" % target.pin.link.wire.client_id
-        return args
+    def _client_id(self, session: int) -> int | None:
+        """The server's number of the connection that the session with this number of ours has."""
+        wanted = self._hub.sessions.get(session)
+        return None if wanted is None or wanted.pin is None else wanted.pin.link.wire.client_id
 
     def _answered(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
         block = awaited.block
@@ -450,33 +437,66 @@ class Pinned:
 
     # -- flip ----------------------------------------------------------------------------------------------------
 
+    def state(self, link: Link, client_id: Callable[[int], int | None]) -> tuple[list[Command], list[Command]]:
+        """The commands that make on `link` what this connection carries: its lasting state, and an open transaction.
+        `client_id`: see `redirected`."""
+        session = self.session
+        lasting: list[Command] = []
+        if link.resp != session.resp:
+            lasting.append([b"HELLO", b"%d" % session.resp])
+        if link.db != session.db:
+            lasting.append([b"SELECT", b"%d" % session.db])
+        link.resp, link.db = session.resp, session.db
+        lasting += [redirected(args, client_id) if name == TRACKING else args for name, args in self.replayed.items()]
+        lasting += [[_SUBSCRIBE_NAMES[group], *names] for group, names in self.subscriptions.items() if names]
+        if self.transaction is None:
+            return lasting, []
+        poison = [POISON] if self.transaction.poisoned else []
+        return lasting, [[b"MULTI"], *poison, *(args for _, args, _ in self.transaction.queue)]
+
+    def ask_for_the_rest(self) -> None:
+        """The connection is idle again when everything has come that the server has to tell until now: messages and
+        invalidations are told in the order of the replies. (A PING inside MULTI would be queued.)"""
+        if not self.in_multi:
+            self._own([b"PING"])
+
     def move_to(self, link: Link) -> None:
-        """Carry on, on the new serving side: subscriptions, an open MULTI, tracking are made there anew; an open WATCH
-        makes its EXEC return nil."""
+        """Carry on, on the new serving side, where `state` has been made; an open WATCH makes its EXEC return nil."""
         self.link.close()
-        if self.tainted:  # what it carries cannot be made anew
-            link.close()
-            self.session.close()
-            return
         self.link = link
         link.owner = self
-        self._enter(self.session.resp, self.session.db)
-        for name, args in self.replayed.items():
-            self._own(self._redirected(args) if name == TRACKING else args)
-        if TRACKING in self.replayed and self.session.resp == 3:
-            self.session.push(FORGET_ALL)  # what the client has cached was tracked by the other side
-        for group, names in self.subscriptions.items():
-            if names:
-                self._own([_SUBSCRIBE_NAMES[group], *names])
-                self._own_confirmations += len(names) if self.session.resp == 3 else 0
+        if TRACKING in self.replayed:
+            self._forget_all()
         if self.watching:
             self._broken_watch = True
-        if self.transaction is not None:
-            self._own([b"MULTI"])
-            if self.transaction.poisoned:
-                self._own(POISON)
-            for _, args, _ in self.transaction.queue:
-                self._own(args)
+
+    def _forget_all(self) -> None:
+        """What clients have cached was tracked by the other side."""
+        target: Session | None = self.session
+        args = self.replayed[TRACKING]
+        for index in _redirections(args):
+            target = self._hub.sessions.get(integer(args[index]) or 0)
+        if target is not None:
+            target.push(FORGET_ALL if target.resp == 3 else FORGET_ALL_MESSAGE)
+
+
+def is_message(frame: bytes) -> bool:
+    """Whether a frame that is not a push is a message to a subscriber, or a line of MONITOR."""
+    return frame.startswith(_MESSAGES) or (frame[:1] == b"+" and frame[1:2].isdigit())
+
+
+def redirected(args: Command, client_id: Callable[[int], int | None]) -> Command:
+    """CLIENT TRACKING … REDIRECT id: clients know the proxy's ids, the server its own (`client_id`)."""
+    args = list(args)
+    for index in _redirections(args):
+        number = client_id(integer(args[index]) or 0)
+        if number is not None:
+            args[index] = b"%d" % number
+    return args
+
+
+def _redirections(args: Command) -> list[int]:
+    return [index + 1 for index in range(3, len(args) - 1) if args[index].upper() == b"REDIRECT"]
 
 
 def leaves_state(spec: Spec, args: Command) -> bool:

@@ -1,7 +1,7 @@
 """All pinned connections, and a few spare ones.
 
 Owns which session has which, opening and giving back. A connection goes back to the spare ones only when it carries no
-state; what it carries is `pinned.py`'s. At a flip every one of them is made anew on the side that serves then.
+state; what it carries is `pinned.py`'s, how it changes sides `moving.py`'s.
 """
 
 from __future__ import annotations
@@ -145,35 +145,11 @@ class Pins:
         for link in [*self._spare, *(pin.link for pin in self._pins)]:
             link.wire.close()
 
-    async def move(self) -> None:
-        """A flip: every pinned session gets a connection to the side that serves now, or is disconnected."""
+    def drop_spares(self) -> None:
+        """Another side serves."""
         for link in self._spare:
             link.close()
         self._spare.clear()
-        links: dict[Pinned, Link | None] = {}
-        async with trio.open_nursery() as nursery:
-            for pin in list(self._pins):
-                nursery.start_soon(self._dial_for, pin, links)
-        self.arrive(links)
-
-    def arrive(self, links: dict[Pinned, Link | None]) -> None:
-        """The new connections are there; None: there is none, and the session ends."""
-        redirecting = [pin for pin in links if pin.redirects]  # after those that they redirect to
-        for pin in [*(pin for pin in links if not pin.redirects), *redirecting]:
-            moved_to = links[pin]
-            if moved_to is None:
-                pin.session.close()
-            elif pin.session.open:
-                pin.move_to(moved_to)
-            else:
-                moved_to.close()
-        self._hub.flush()
-
-    async def _dial_for(self, pin: Pinned, links: dict[Pinned, Link | None]) -> None:
-        try:
-            links[pin] = await self._dial()
-        except ConnectError:
-            links[pin] = None
 
 
 class _Spare:

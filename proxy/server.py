@@ -416,6 +416,10 @@ class Proxy:
     async def _dial_pin(self) -> Link:
         return await self.serving.link("pin", self.floor, self.hub.lane)
 
+    async def dial_ahead(self) -> Link:
+        """A connection for a pinned session to the side that is about to serve. Errors: ConnectError."""
+        return await self.mirror.link("pin", self.floor, self.hub.lane)
+
     def _fence_pin(self, wire: Wire, then: Callable[[], None]) -> None:
         """A pinned connection was lost with commands in flight: `then` runs once none of them can run any more."""
         side = self.serving

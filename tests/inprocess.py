@@ -77,9 +77,10 @@ class Client:
 
     def heard(self) -> list[bytes]:
         """The replies that are here by now."""
-        with suppress(BlockingIOError, ConnectionResetError), socket.socket(
-            fileno=socket.dup(self._stream.socket.fileno())
-        ) as plain:
+        with (
+            suppress(BlockingIOError, ConnectionResetError),
+            socket.socket(fileno=socket.dup(self._stream.socket.fileno())) as plain,
+        ):
             while data := plain.recv(1 << 18):
                 self._take(data)
         heard, self._frames = self._frames, []
@@ -158,7 +159,8 @@ class InProcess:
         if not hub.drained or hub.touched:
             return True
         return any(
-            session.owed or session.mode in (Mode.DRAINING, Mode.OPENING)
+            session.owed
+            or session.mode in (Mode.DRAINING, Mode.OPENING)
             or (session.backlog and session.mode is not Mode.WAITING)
             for session in hub.sessions.values()
         )

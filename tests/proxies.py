@@ -94,7 +94,9 @@ def until(condition: Callable[[], Any], what: str = "", timeout: float = WAIT_S)
     return value
 
 
-def run_crossfade(*args: str, env: Mapping[str, str] | None = None, stdin: str = "") -> Result:
+def run_crossfade(
+    *args: str, env: Mapping[str, str] | None = None, stdin: str = "", timeout: float = CLI_TIMEOUT_S
+) -> Result:
     """One command of the CLI, to its end. A proxy that starts although it should not is ended by the time limit."""
     end = subprocess.run(
         [*CROSSFADE, *args],
@@ -103,7 +105,7 @@ def run_crossfade(*args: str, env: Mapping[str, str] | None = None, stdin: str =
         input=stdin,
         capture_output=True,
         text=True,
-        timeout=CLI_TIMEOUT_S,
+        timeout=timeout,
         check=False,
     )
     return Result(args, end.returncode, end.stdout, end.stderr)
@@ -128,6 +130,7 @@ class RunningProxy:
         self.source, self.target = url_of(source), url_of(target)
         self.options = list(options)
         self.host, self.port = host, port
+        self.patience = CLI_TIMEOUT_S  # s: how long one command of its operator may take
         self._env = dict(env or {})
         # A short path: a unix socket's name has 108 bytes at most.
         self._directory = Path(tempfile.mkdtemp(prefix="crossfade-"))
@@ -243,12 +246,12 @@ class RunningProxy:
 
     def cli(self, *args: str) -> Result:
         """`crossfade ARGS --state-dir ...`, to its end."""
-        return run_crossfade(*args, "--state-dir", os.fspath(self.state_dir))
+        return run_crossfade(*args, "--state-dir", os.fspath(self.state_dir), timeout=self.patience)
 
     def admin(self, *args: str) -> Any:
         """One command on the admin socket: without the price of a new process, for what is asked again and again."""
         with socket.socket(socket.AF_UNIX) as connection:
-            connection.settimeout(CLI_TIMEOUT_S)
+            connection.settimeout(self.patience)
             connection.connect(os.fspath(self.admin_socket))
             connection.sendall(pack([args]))
             reader = hiredis.Reader(replyError=AdminError)

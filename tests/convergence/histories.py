@@ -303,9 +303,7 @@ def _motifs(theme: str, field_times: bool) -> list[st.SearchStrategy[History]]:
     return [motif.map(list) for motif in lists]
 
 
-def _late(
-    kind: str, some: st.SearchStrategy[tuple[str, ...]], field_times: bool
-) -> st.SearchStrategy[Sequence[Step]]:
+def _late(kind: str, some: st.SearchStrategy[tuple[str, ...]], field_times: bool) -> st.SearchStrategy[Sequence[Step]]:
     """A key is built upon while it lives, and has expired when the mirror side hears of it."""
     lines = [line for line in FIXTURES[kind] if field_times or not FIELD_TIMES.match(line)]
     there = Say(0, tuple(line.replace("@", kind, 1) for line in lines))

@@ -75,9 +75,7 @@ def _alike(a: Tree, b: Tree, texts: Callable[[Tree, Tree], bool]) -> bool:
     if a.kind == b"-":
         return bool(a.value == b.value)
     if isinstance(a.value, list):
-        return len(a.value) == len(b.value) and all(
-            _alike(x, y, texts) for x, y in zip(a.value, b.value, strict=True)
-        )
+        return len(a.value) == len(b.value) and all(_alike(x, y, texts) for x, y in zip(a.value, b.value, strict=True))
     return texts(a, b)
 
 

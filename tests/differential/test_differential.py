@@ -133,9 +133,7 @@ def test_deep_pipelines(sides: Sides) -> None:
     _same_but_known(sides)
 
 
-def test_a_pipeline_that_is_sent_before_it_is_read(
-    server_pool: Pool, start_proxy: Callable[..., RunningProxy]
-) -> None:
+def test_a_pipeline_that_is_sent_before_it_is_read(server_pool: Pool, start_proxy: Callable[..., RunningProxy]) -> None:
     """As client libraries do it; a server goes on reading, and keeps the replies."""
     proxy = start_proxy(server_pool.get("redis-7.0"), server_pool.get("redis-6.2"))
     payload = bytes(MB)

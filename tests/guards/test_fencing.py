@@ -128,5 +128,3 @@ async def test_a_pinned_connection_whose_client_vanished_is_drained(
         await running.settled()
         found = await running.differences()
     assert [one.key for one in found] == ([] if guarded else [b"k"])
-
-

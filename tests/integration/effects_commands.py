@@ -27,7 +27,7 @@ FAMILIES: dict[str, Sequence[str]] = {
         "[GETSET $s $v|GETDEL $s|SETNX $s $v|MSET $s $v $s $v|MSETNX $s $v $s $v]",
         f"MSETEX [1 $s $v|2 $s $v $s $v] [NX|XX|] [{TTL}|KEEPTTL|]",
         f"GETEX $s [{TTL}|PERSIST|]",
-        "[APPEND $s [$v|\"\"]|SETRANGE $s [0|3|9] [$v|\"\"]|SETBIT $s [0|7|40] [0|1]]",
+        '[APPEND $s [$v|""]|SETRANGE $s [0|3|9] [$v|""]|SETBIT $s [0|7|40] [0|1]]',
         "[INCR $n|DECR $n|INCRBY $n $i|DECRBY $n $i|INCRBYFLOAT $n $f|INCR $s|SET $n $i [KEEPTTL|]]",
         "BITFIELD $s [GET u8 0|SET u8 [0|8] [0|255]|OVERFLOW FAIL INCRBY u8 0 200 SET i4 3 7|GET i8 4 INCRBY i8 0 9]",
         "BITOP [AND|OR|XOR|NOT] $s $s",
@@ -114,8 +114,8 @@ FAMILIES: dict[str, Sequence[str]] = {
         "XAUTOCLAIM $x $cg $co [0|0|100000] [0|0|$id] [COUNT 2|] [JUSTID|]",
     ),
     "vectors": (
-        "VADD $e [REDUCE 2|] VALUES 3 $i $f 1 $v [NOQUANT|] [SETATTR {\"a\":1}|]",
-        "[VREM $e $v|VSETATTR $e $v [{\"b\":2}|\"\"]]",
+        'VADD $e [REDUCE 2|] VALUES 3 $i $f 1 $v [NOQUANT|] [SETATTR {"a":1}|]',
+        '[VREM $e $v|VSETATTR $e $v [{"b":2}|""]]',
     ),
 }
 

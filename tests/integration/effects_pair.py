@@ -122,9 +122,7 @@ class Pair:
         rule = RULES.get(spec.name)
         sent = rule.rewrite(args) if rule is not None and rule.rewrite is not None else args
         frame = self.a[db, resp].frame(sent)
-        context = Context(
-            db, resp, _now_ms(), self.names[0], self.names[1], self.versions[0], self.versions[1]
-        )
+        context = Context(db, resp, _now_ms(), self.names[0], self.names[1], self.versions[0], self.versions[1])
         effect = compute(spec, sent, frame, context)
         story = f"db {db} {sent} -> {frame!r}: {effect}"
         assert not effect.unmirrored, story

@@ -30,9 +30,7 @@ PAIRS = [
 
 
 @pytest.fixture
-def pair(
-    request: pytest.FixtureRequest, server_pool: Pool, start_server: Callable[..., Server]
-) -> Iterator[Pair]:
+def pair(request: pytest.FixtureRequest, server_pool: Pool, start_server: Callable[..., Server]) -> Iterator[Pair]:
     serving, mirror = request.param
     a = server_pool.get(serving)
     b = server_pool.get(mirror) if mirror != serving else start_server(mirror)

@@ -6,6 +6,7 @@ What is promised: no client sees an error, and at rest both servers are equal, b
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
@@ -18,16 +19,28 @@ PAIRS = [("redis-6.2", "valkey-9.1"), ("redis-6.2", "redis-8.2"), ("redis-7.0", 
 COUNTS = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 
-LONG = pytest.param(*PAIRS[0], 200_000, marks=[pytest.mark.timeout(300)])
+PATIENCE = 300  # s: for one command of the operator, with many keys on a slow machine
 
 
-@pytest.mark.parametrize(("source", "target", "keys"), [*((*pair, 8000) for pair in PAIRS), LONG])
+def size(source: str, target: str, keys: int, *marks: pytest.MarkDecorator) -> Any:
+    return pytest.param(source, target, keys, marks=[pytest.mark.timeout(3 * PATIENCE), *marks])
+
+
+SIZES = [
+    *(size(*pair, 8000) for pair in PAIRS),
+    size(*PAIRS[0], 200_000),
+    *(size(*pair, 200_000, pytest.mark.slow) for pair in PAIRS[1:]),
+]
+
+
+@pytest.mark.parametrize(("source", "target", "keys"), SIZES)
 def test_the_whole_migration(
     server_pool: Pool, start_proxy: Callable[..., RunningProxy], source: str, target: str, keys: int
 ) -> None:
     a, b = server_pool.get(source), server_pool.get(target)
     preload(a, keys, seed=3)
     proxy = start_proxy(a, b)
+    proxy.patience = PATIENCE
     assert proxy.status()["phase"] == "filling"
     with Traffic(proxy, clients=16, rate=1000.0, seed=3, also_known_to=b) as traffic:
         traffic.wait_for(300)

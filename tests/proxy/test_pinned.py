@@ -6,19 +6,37 @@ from typing import Any
 
 import pytest
 
-from tests.proxy.stage import ERROR, NIL, OK, ONE, QUEUED, ZERO, Stage, array, bulk, number
+from proxy.moving import Moving
+from tests.proxy.stage import ERROR, NIL, OK, ONE, QUEUED, ZERO, Stage, _run_at_once, array, bulk, number
 
 CONFIRMED = array(bulk("subscribe"), bulk("c"), number(1))
 GONE = array(bulk("unsubscribe"), bulk("c"), number(0))
 MESSAGE = array(bulk("message"), bulk("c"), bulk("hello"))
 
 
-def move(stage: Stage) -> None:
-    """What a flip does with the pinned connections, without its nursery."""
-    links: dict[Any, Any] = {}
-    for pin in stage.hub.pins:
-        stage.hub.pins._start_soon(stage.hub.pins._dial_for, pin, links)
-    stage.hub.pins.arrive(links)
+PONG = b"+PONG\r\n"
+
+
+def move(stage: Stage, *answers: bytes) -> list[str]:
+    """A flip, to the pinned connections: what their heirs were asked. `answers`: OK for each, without any."""
+    moving = Moving(stage.hub, stage._dial)
+    pins = list(stage.hub.pins)
+    before: list[Any] = [pin.link for pin in pins]
+    for pin in pins:
+        _run_at_once(moving.dial_for, pin)
+    moving.prepare()
+    for pin, link in zip(pins, before, strict=True):
+        if not pin.in_multi:
+            assert link.got()[-1] == "PING"
+            link.answers(PONG)
+    asked = stage.pin.got()
+    assert not moving.ready
+    stage.pin.answers(*answers or [OK] * len(asked))
+    assert moving.ready and not moving.problems()
+    moving.leave_behind()
+    moving.hand_over()
+    assert not any(link.wire.open for link in before)
+    return asked
 
 
 def test_watch_multi_exec(stage: Stage) -> None:
@@ -196,18 +214,15 @@ def test_writes_are_not_repeated_after_a_flip(stage: Stage, command: str) -> Non
     client.says(command)
     stage.pin.answers(OK)
     stage.hub.pause("a flip is under way")
-    before = stage.pin
-    move(stage)
-    stage.hub.flush()
-    assert stage.pin is not before
-    assert command not in stage.pin.got()
+    assert command not in move(stage)
 
 
 def test_tracking_goes_on_after_a_flip(stage: Stage) -> None:
     _tracking(stage)
-    move(stage)
+    stage.clients[0].hears()
+    assert move(stage) == ["HELLO 3", "CLIENT TRACKING ON", "PING"]
     stage.hub.flush()
-    assert stage.pin.got() == ["HELLO 3", "CLIENT TRACKING ON"]
+    assert stage.clients[0].hears() == b">2\r\n$10\r\ninvalidate\r\n_\r\n"
 
 
 def test_what_is_replayed_is_bounded(stage: Stage) -> None:
@@ -216,9 +231,7 @@ def test_what_is_replayed_is_bounded(stage: Stage) -> None:
     for _ in range(100):
         client.says("CLIENT CACHING YES", "GET k")
         stage.pin.answers(OK, b"_\r\n")
-    move(stage)
-    stage.hub.flush()
-    assert len(stage.pin.got()) < 5
+    assert len(move(stage)) < 5
 
 
 @pytest.mark.parametrize("command", ["FUNCTION LOAD REPLACE code", "SCRIPT LOAD body", "PUBLISH c hello"])
@@ -259,10 +272,7 @@ def test_exec_returns_nil_when_a_flip_came_behind_watch(stage: Stage) -> None:
     client.says("WATCH k", "MULTI", "INCR k")
     stage.pin.answers(OK, OK, QUEUED)
     client.hears()
-    move(stage)
-    stage.hub.flush()
-    assert stage.pin.got() == ["MULTI", "INCR k"]
-    stage.pin.answers(OK, QUEUED)
+    assert move(stage, PONG, OK, QUEUED) == ["PING", "MULTI", "INCR k"]
     client.says("EXEC", "PING")
     assert stage.pin.got() == ["DISCARD", "PING"] or stage.lane.got() == ["PING"]
     assert client.hears() == b"*-1\r\n"
@@ -275,11 +285,9 @@ def test_an_open_transaction_is_replayed_after_a_flip(stage: Stage) -> None:
     client.says("INCR k")
     stage.pin.answers(QUEUED)
     client.hears()
-    move(stage)
-    stage.hub.flush()
-    stage.pin.answers(OK, QUEUED)
+    assert move(stage, PONG, OK, QUEUED) == ["PING", "MULTI", "INCR k"]
     client.says("EXEC")
-    assert stage.pin.got() == ["MULTI", "INCR k", "EXEC"]
+    assert stage.pin.got() == ["EXEC"]
     stage.pin.answers(array(ONE))
     assert client.hears() == array(ONE)
 
@@ -290,11 +298,64 @@ def test_resp3_subscribers_do_not_hear_of_a_flip(stage: Stage) -> None:
     client.says("SUBSCRIBE c")
     stage.pin.answers(b"%0\r\n", CONFIRMED.replace(b"*", b">", 1))
     client.hears()
-    move(stage)
-    stage.hub.flush()
-    assert stage.pin.got() == ["HELLO 3", "SUBSCRIBE c"]
-    stage.pin.answers(b"%0\r\n", CONFIRMED.replace(b"*", b">", 1))
+    confirmation = CONFIRMED.replace(b"*", b">", 1)
+    assert move(stage, b"%0\r\n", confirmation, MESSAGE.replace(b"*", b">", 1), PONG) == [
+        "HELLO 3",
+        "SUBSCRIBE c",
+        "PING",
+    ]
     assert client.hears() == b""
+    stage.pin.answers(MESSAGE.replace(b"*", b">", 1))
+    assert client.hears() == MESSAGE.replace(b"*", b">", 1)
+
+
+def test_a_message_on_its_way_when_a_flip_begins(stage: Stage) -> None:
+    """It comes out of the old side before the other one serves."""
+    client = stage.client()
+    client.says("SUBSCRIBE c")
+    stage.pin.answers(CONFIRMED)
+    client.hears()
+    moving, old = Moving(stage.hub, stage._dial), stage.pin
+    (pin,) = stage.hub.pins
+    _run_at_once(moving.dial_for, pin)
+    moving.prepare()
+    assert stage.pin.got() == ["SUBSCRIBE c", "PING"]
+    stage.pin.answers(CONFIRMED, array(bulk("pong"), bulk("")))
+    assert moving.ready and not stage.hub.drained, "the old side may still have something to tell"
+    old.answers(MESSAGE)
+    assert not stage.hub.drained
+    old.answers(array(bulk("pong"), bulk("")))
+    assert stage.hub.drained
+    assert client.hears() == MESSAGE
+
+
+def test_a_flip_that_is_given_up_leaves_pinned_sessions_alone(stage: Stage) -> None:
+    client = stage.client()
+    client.says("SUBSCRIBE c")
+    stage.pin.answers(CONFIRMED)
+    client.hears()
+    moving, old = Moving(stage.hub, stage._dial), stage.pin
+    (pin,) = stage.hub.pins
+    _run_at_once(moving.dial_for, pin)
+    moving.prepare()
+    stage.pin.answers(b"-NOPERM no\r\n", PONG)
+    assert "SUBSCRIBE: NOPERM no" in moving.problems()[0]
+    moving.close()
+    assert not stage.pin.wire.open and old.wire.open
+    old.answers(array(bulk("pong"), bulk("")), MESSAGE)
+    assert client.hears() == MESSAGE
+
+
+def test_monitor_is_told_from_replies(stage: Stage) -> None:
+    line = b'+1339518083.107412 [0 127.0.0.1:60866] "get" "k"\r\n'
+    client = stage.client()
+    client.says("MONITOR")
+    stage.pin.answers(OK, line)
+    assert client.hears() == OK + line
+    client.says("PING")
+    stage.pin.answers(line, PONG)
+    assert client.hears() == line + PONG
+    assert client.session.owed == 0
 
 
 def test_a_refused_unknown_command_marks_nothing(stage: Stage) -> None:
