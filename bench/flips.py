@@ -1,8 +1,8 @@
 """`python -m bench.flips`: how long clients wait when the sides are swapped, again and again, under load.
 
-The pause is the proxy's own figure, from "no command is taken" to "commands are taken by the other side". Beside it, from
-the same run: the round trip of a PING through the proxy under the same load, and how late the load's replies were. The
-load is open: commands leave at a fixed rate, whether or not replies come, so that a pause cannot hide.
+The pause is the proxy's own figure, from "no command is taken" to "commands are taken by the other side". Beside it,
+from the same run: the round trip of a GET through the proxy under the same load, and how late the load's replies were.
+The load is open: commands leave at a fixed rate, whether or not replies come, so that a pause cannot hide.
 """
 
 import json

@@ -8,11 +8,12 @@ task at a time and never blocks; the slow floor calls in and flushes when it is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
 
+from proxy.express import Express
 from proxy.lane import Lane, LaneLoss
 from proxy.mirror import Mirror
 from proxy.recorder import Recorder, other_db
@@ -63,6 +64,7 @@ class Hub:
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
         self.lane.recorder = self.recorder
+        self.express = Express(self)
         self.watch = Watch(self, enabled=False)
         self.recorder.scripts_done = lambda count: self.watch.scripts_done(count)
         self.read_only = ""  # why writes are refused
@@ -129,6 +131,18 @@ class Hub:
             watch.flushed()
             if journal is not None:
                 journal.note_barrier(spec.name)
+
+    def note_key(self, key: bytes, db: int) -> None:
+        """The same for a write that has just this key."""
+        self.watch.written.add(key)
+        if self.journal is not None:
+            self.journal.note_one(db, key)
+
+    def note_keys(self, keys: Sequence[bytes], db: int) -> None:
+        """The same for writes that have just these keys."""
+        self.watch.written.update(keys)
+        if self.journal is not None:
+            self.journal.note(db, keys)
 
     @property
     def noting(self) -> bool:

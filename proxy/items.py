@@ -7,6 +7,8 @@ else.
 
 from __future__ import annotations
 
+from resp.catalog import Spec
+
 # -- on the lane --
 READ = 0  # (READ, session, payload, db)                  answer goes to the session; may be sent again after a loss
 FORWARD = 1  # (FORWARD, session)                         answer goes to the session; part of a block
@@ -16,9 +18,60 @@ SKIP = 4  # (SKIP,)                                       answer of no interest 
 EXEC = 5  # (EXEC, session, block, db, sent)              the end of a client's MULTI block
 CALL = 6  # (CALL, callback)                              callback(frame), or callback(None) when the link was lost
 SELECTED = 7  # (SELECTED, session, db)                   answer of a client's SELECT
+READS = 12  # (READS, session, payload, db, awaited)      a pipeline of reads: so many answers for the session
+WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes of one shape
 
 # -- on the mirror connection (SWALLOW, SKIP, CALL as above) --
 AS_SENT = 8  # (AS_SENT, seq, size, db, spec, args, expected, replied)
-GUARD = 9  # (GUARD,)                                     PTTL asked before the effect that follows
+GUARD = 9  # (GUARD, key)                                 PTTL asked before the effect that follows
 EFFECT = 10  # (EFFECT, seq, size, db, effect, replied, block)  `block`: the frame is an EXEC reply
 COPY = 11  # (COPY, seq, size, place, form, count)        the last reply of a state copy; count > 1: an EXEC reply
+BATCH = 14  # (BATCH, batch)                             effects as sent, answered together
+
+
+class Run:
+    """A pipeline of writes of one shape, sent on as it came. `columns`: names, keys, second arguments ..."""
+
+    __slots__ = ("awaited", "columns", "frames", "payload", "spec")
+
+    def __init__(self, payload: bytes, spec: Spec, columns: list[list[bytes]]) -> None:
+        self.payload = payload
+        self.spec = spec
+        self.columns = columns
+        self.awaited = len(columns[0])  # answers of the serving side still to come
+        self.frames: list[bytes] = []  # its answers
+
+    def __repr__(self) -> str:
+        return f"<Run of {len(self)} {self.spec.name!r} awaited={self.awaited}>"
+
+    def __len__(self) -> int:
+        return len(self.columns[0])
+
+    @property
+    def keys(self) -> list[bytes]:
+        """One for each command."""
+        return self.columns[1]
+
+    def commands(self) -> list[list[bytes]]:
+        """One by one."""
+        return list(map(list, zip(*self.columns, strict=True)))
+
+
+class Batch:
+    """Effects on the mirror connection that are the clients' commands as sent, one right behind the other, without an
+    expiry guard in front of each. It may grow while it is the last item there is."""
+
+    __slots__ = ("db", "expected", "got", "keys", "replied", "seq", "size", "specs")
+
+    def __init__(self, seq: int, db: int, replied: float) -> None:
+        self.seq = seq
+        self.db = db
+        self.replied = replied  # when the serving side answered the first
+        self.size = 0  # bytes counted
+        self.specs: list[Spec] = []
+        self.keys: list[bytes] = []  # one for each command
+        self.expected: list[bytes] = []
+        self.got: list[bytes] = []
+
+    def __repr__(self) -> str:
+        return f"<Batch of {len(self.keys)} seq={self.seq} answered={len(self.got)}>"

@@ -107,8 +107,12 @@ class Journal:
 
     def note(self, db: int, keys: Iterable[bytes]) -> None:
         """A write to these keys is about to be sent."""
-        for key in keys:
-            self._entries.append(ENTRY.pack(db, len(key)) + key)
+        pack = ENTRY.pack
+        self._entries += [pack(db, len(key)) + key for key in keys]
+
+    def note_one(self, db: int, key: bytes) -> None:
+        """A write to this key is about to be sent."""
+        self._entries.append(ENTRY.pack(db, len(key)) + key)
 
     def note_barrier(self, name: bytes) -> None:
         """A write whose keys are not known, or are all of them, is about to be sent."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from proxy.items import CALL, EXEC, FORWARD, READ, SELECTED, SKIP, SWALLOW, WRITE
+from proxy.items import CALL, EXEC, FORWARD, READ, READS, SELECTED, SKIP, SWALLOW, WRITE, WRITES, Run
 from resp.catalog import Route, Spec
+from resp.commands import CommandParser
 from resp.encode import encode
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ class Lane:
         self._on_lost = on_lost
         self.answered = 0  # replies so far, lost ones included
         self._pending: deque[tuple[Any, ...]] = deque()
+        self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
         self._db = 0
         self._resp = 2
@@ -68,12 +71,12 @@ class Lane:
     @property
     def pending(self) -> int:
         """Replies awaited."""
-        return len(self._pending)
+        return len(self._pending) + self._more
 
     @property
     def asked(self) -> int:
         """Commands sent so far: everything up to here is answered once `answered` has come that far."""
-        return self.answered + len(self._pending)
+        return self.answered + self.pending
 
     def attach(self, link: Link) -> None:
         """Use this connection from now on. Only when nothing is awaited."""
@@ -111,6 +114,24 @@ class Lane:
         self._out.append(payload)
         self._pending.append((WRITE, session, payload, spec, args, session.db, now))
         session.owed += 1
+
+    def reads(self, session: Session, payload: bytes, count: int) -> None:
+        """A pipeline of commands that change nothing."""
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(payload)
+        self._pending.append((READS, session, payload, session.db, count))
+        self._more += count - 1
+        session.owed += count
+
+    def writes(self, session: Session, run: Run, now: float) -> None:
+        """A pipeline of writes of one shape."""
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(run.payload)
+        self._pending.append((WRITES, session, run, session.db, now))
+        self._more += run.awaited - 1
+        session.owed += run.awaited
 
     def block(self, session: Session, block: Block, now: float) -> None:
         """A whole MULTI block, contiguous."""
@@ -185,14 +206,19 @@ class Lane:
             if not session.open:
                 continue
             session.owed -= 1
-            if self.link is not None and item[0] == READ and item[3] not in self.link.dbs:
+            if self.link is not None and item[0] != SELECTED and item[3] not in self.link.dbs:
                 session.close()  # this server does not have its db: the command would run in another one
                 continue
             if item[0] == SELECTED:
                 self.select(session, item[2])
                 continue
             db, session.db = session.db, item[3]  # the db it was meant for
-            self.read(session, item[2])
+            if item[0] == READ:
+                self.read(session, item[2])
+            else:
+                session.owed -= item[4] - 1
+                for args in CommandParser().feed(item[2])[-item[4] :]:
+                    self.read(session, encode(args))
             session.db = db
 
     # -- replies -------------------------------------------------------------------------------------------------
@@ -203,7 +229,8 @@ class Lane:
         self.answered += len(frames)
         item: tuple[Any, ...] = ()
         try:
-            for frame in frames:
+            rest = iter(frames)
+            for frame in rest:
                 if frame[0] == _PUSH:
                     continue  # nothing on the lane subscribes to anything
                 item = pending.popleft()
@@ -213,6 +240,10 @@ class Lane:
                 elif kind == WRITE:
                     item[1].reply(frame)
                     recorder.write(item, frame)
+                elif kind == READS:
+                    self._answered_reads(item, [frame, *islice(rest, item[4] - 1)])
+                elif kind == WRITES:
+                    self._answered_writes(item, [frame, *islice(rest, item[2].awaited - 1)])
                 elif kind == CALL:
                     item[1](frame)
                 elif kind == EXEC:
@@ -227,6 +258,26 @@ class Lane:
             if item:
                 pending.appendleft(item)  # a defect: what became of it is not known
             raise
+
+    def _answered_reads(self, item: tuple[Any, ...], frames: list[bytes]) -> None:
+        _, session, payload, db, awaited = item
+        session.replies(frames)
+        left = awaited - len(frames)
+        self._more -= len(frames) - (left == 0)
+        if left:
+            self._pending.appendleft((READS, session, payload, db, left))
+
+    def _answered_writes(self, item: tuple[Any, ...], frames: list[bytes]) -> None:
+        """Its effect is one, at the point of the last reply: nothing else stands between them."""
+        run = item[2]
+        item[1].replies(frames)
+        run.awaited -= len(frames)
+        run.frames += frames
+        self._more -= len(frames) - (run.awaited == 0)
+        if run.awaited:
+            self._pending.appendleft(item)
+        else:
+            self.recorder.run(item)
 
     def _selected(self, session: Session, db: int, frame: bytes) -> None:
         if frame[0] != _ERROR:
@@ -252,7 +303,8 @@ class Lane:
             return
         self.link = None
         pending, self._pending = list(self._pending), deque()
-        self.answered += len(pending)
+        self.answered += len(pending) + self._more
+        self._more = 0
         self._out.clear()
         self._on_lost(LaneLoss(reason, pending))
 
@@ -264,11 +316,11 @@ class LaneLoss:
 
     def __init__(self, reason: str, pending: list[tuple[Any, ...]]) -> None:
         self.reason = reason
-        self.writes: list[tuple[Any, ...]] = [item for item in pending if item[0] in (WRITE, EXEC)]
+        self.writes: list[tuple[Any, ...]] = [item for item in pending if item[0] in (WRITE, WRITES, EXEC)]
         self.callbacks: list[Callback] = [item[1] for item in pending if item[0] == CALL]
-        self.doomed: set[Session] = {item[1] for item in pending if item[0] in (FORWARD, WRITE, EXEC)}
+        self.doomed: set[Session] = {item[1] for item in pending if item[0] in (FORWARD, WRITE, WRITES, EXEC)}
         self.reads: list[tuple[Any, ...]] = [
-            item for item in pending if item[0] in (READ, SELECTED) and item[1] not in self.doomed
+            item for item in pending if item[0] in (READ, READS, SELECTED) and item[1] not in self.doomed
         ]
 
     def __repr__(self) -> str:

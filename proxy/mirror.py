@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import TYPE_CHECKING, Any
 
 from proxy.effects.compare import same_reply
 from proxy.effects.model import Effect
-from proxy.items import AS_SENT, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW
-from resp.catalog import Spec
+from proxy.items import AS_SENT, BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run
 from resp.encode import encode
 from resp.frames import elements
 
@@ -34,10 +34,15 @@ Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
 QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
 
 DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
+NEAR_EXPIRY = "may have expired on one side first"
+MIN_MAX_BULK = 1024 * 1024  # no server can be told a lower proto-max-bulk-len
 OVERHEAD_BYTES = 600  # of an effect in memory, besides its bytes
 
 _ERROR = ord("-")
 _PUSH = ord(">")
+_INTEGER = ord(":")
+_NOBODY: set[bytes] = set()
+IMMORTAL = b":-1\r\n"
 _MULTI = encode([b"MULTI"])
 _EXEC = encode([b"EXEC"])
 
@@ -61,9 +66,11 @@ class Mirror:
         self._clock = clock
         self._limit = queue_bytes
         self._inflight: deque[tuple[Any, ...]] = deque()
+        self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
         self._db = 0
-        self._pttls: list[int] = []
+        self._pttls: list[tuple[bytes, int]] = []  # asked before the next effect: keys that will expire, or are missing
+        self._last: tuple[int, Batch] | None = None  # the item of the batch that may grow
 
     def __repr__(self) -> str:
         return f"<Mirror {self.link!r} inflight={len(self._inflight)} bytes={self.queued_bytes} seq={self.seq}>"
@@ -76,12 +83,12 @@ class Mirror:
     @property
     def queued(self) -> int:
         """Replies awaited."""
-        return len(self._inflight)
+        return len(self._inflight) + self._more
 
     @property
     def asked(self) -> int:
         """Commands queued so far: everything up to here is answered once `answered` has come that far."""
-        return self.answered + len(self._inflight)
+        return self.answered + self.queued
 
     @property
     def full(self) -> bool:
@@ -90,6 +97,8 @@ class Mirror:
     def lag(self) -> float:
         """Seconds since the serving side answered the oldest effect that is not yet acknowledged; 0.0 when idle."""
         for item in self._inflight:
+            if item[0] == BATCH:
+                return self._clock() - float(item[1].replied)
             if item[0] == AS_SENT:
                 return self._clock() - float(item[7])
             if item[0] == EFFECT:
@@ -119,23 +128,93 @@ class Mirror:
 
     # -- appending -----------------------------------------------------------------------------------------------
 
-    def as_sent(
-        self, db: int, payload: bytes, spec: Spec, args: list[bytes], expected: bytes, replied: float, guard: bool
-    ) -> None:
-        """An effect that is the client's command itself; `guard` asks for the expiry guard on its first key."""
-        link = self.link
-        if link is None or self.queued_bytes >= self._limit or db not in link.dbs or self._too_long(len(payload)):
+    def as_sent(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
+        """An effect that is the client's command itself, `item` of the lane; `guard` asks for the expiry guard on its
+        first key."""
+        _, _, payload, spec, args, db, _ = item
+        inflight, last = self._inflight, self._last
+        size = len(payload) + OVERHEAD_BYTES
+        if guard or not spec.one_key:
+            self._as_sent_alone(item, expected, replied, guard)
+            return
+        if (
+            last is not None
+            and inflight
+            and inflight[-1] is last
+            and db == self._db
+            and size < MIN_MAX_BULK
+            and self.queued_bytes < self._limit
+        ):
+            batch = last[1]
+        elif self._takes(db, size):
+            batch = self._batch(db, replied)
+        else:
+            self._drop(db, [args[1]])
+            return
+        batch.specs.append(spec)
+        batch.keys.append(args[1])
+        batch.expected.append(expected)
+        batch.size += size
+        self.queued_bytes += size
+        self._more += 1
+        self._out.append(payload)
+
+    def _as_sent_alone(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
+        _, _, payload, spec, args, db, _ = item
+        size = len(payload) + OVERHEAD_BYTES
+        if not self._takes(db, size):
             self._drop(db, spec.keys(args))
             return
         if db != self._db:
             self._select(db)
         self.seq += 1
-        size = len(payload) + OVERHEAD_BYTES
         if guard:
             self._guard(args[1])
         self._out.append(payload)
         self.queued_bytes += size
         self._inflight.append((AS_SENT, self.seq, size, db, spec, args, expected, replied))
+
+    def run(self, db: int, run: Run, replied: float, guard: bool) -> None:
+        """A pipeline of effects that are the client's commands themselves."""
+        if not self._takes(db, len(run.payload)):
+            self._drop(db, run.keys)
+            return
+        if guard:
+            if db != self._db:
+                self._select(db)
+            for key in dict.fromkeys(run.keys):
+                self._guard(key)
+        batch = self._batch(db, replied)
+        batch.specs += [run.spec] * len(run)
+        batch.keys += run.keys
+        batch.expected += run.frames
+        size = len(run.payload) + OVERHEAD_BYTES * len(run)
+        batch.size += size
+        self.queued_bytes += size
+        self._more += len(run)
+        self._out.append(run.payload)
+        if guard:
+            self._last = None  # its answers to PTTL belong to this pipeline alone
+
+    def _takes(self, db: int, size: int) -> bool:
+        link = self.link
+        if link is None or self.queued_bytes >= self._limit or db not in link.dbs:
+            return False
+        return size < MIN_MAX_BULK or not self._too_long(size)
+
+    def _batch(self, db: int, replied: float) -> Batch:
+        """The batch to which the next effect as sent belongs: the last one, if nothing has been queued since."""
+        inflight, last = self._inflight, self._last
+        if last is not None and inflight and inflight[-1] is last and db == self._db:
+            return last[1]
+        if db != self._db:
+            self._select(db)
+        self.seq += 1
+        batch = Batch(self.seq, db, replied)
+        self._last = (BATCH, batch)
+        inflight.append(self._last)
+        self._more -= 1
+        return batch
 
     def effect(self, db: int, effect: Effect, replied: float) -> None:
         """A computed effect; more than one command goes as one MULTI/EXEC."""
@@ -208,7 +287,7 @@ class Mirror:
 
     def _guard(self, key: bytes) -> None:
         self._out.append(encode((b"PTTL", key)))
-        self._inflight.append((GUARD,))
+        self._inflight.append((GUARD, key))
 
     def _select(self, db: int) -> None:
         self._out.append(encode([b"SELECT", b"%d" % db]))
@@ -249,19 +328,24 @@ class Mirror:
         self.answered += len(frames)
         item: tuple[Any, ...] = ()
         try:
-            for frame in frames:
+            rest = iter(frames)
+            for frame in rest:
                 if frame[0] == _PUSH:
                     continue
                 item = inflight.popleft()
                 kind = item[0]
-                if kind == AS_SENT:
+                if kind == BATCH:
+                    batch = item[1]
+                    self._answered_batch(item, [frame, *islice(rest, len(batch.keys) - len(batch.got) - 1)])
+                elif kind == AS_SENT:
                     self.queued_bytes -= item[2]
                     if self._pttls or frame != item[6]:
                         self._judge_as_sent(item, frame)
                     else:
                         self.settled += 1
                 elif kind == GUARD:
-                    self._pttls.append(int(frame[1:-2]) if frame[0] == ord(":") else -2)
+                    if frame != IMMORTAL:
+                        self._pttls.append((item[1], int(frame[1:-2]) if frame[0] == _INTEGER else -2))
                 elif kind == EFFECT:
                     self.queued_bytes -= item[2]
                     self._judge_effect(item, frame)
@@ -285,10 +369,35 @@ class Mirror:
         if not self._same(expected, frame):
             self._differ(db, spec.keys(args), seq, self._why(expected, frame, spec.name))
         elif self._near_expiry(replied):
-            self._differ(db, spec.keys(args), seq, "may have expired on one side first")
+            self._differ(db, spec.keys(args), seq, NEAR_EXPIRY)
         else:
             self.settled += 1
         self._pttls.clear()
+
+    def _answered_batch(self, item: tuple[int, Batch], frames: list[bytes]) -> None:
+        batch = item[1]
+        batch.got += frames
+        left = len(batch.keys) - len(batch.got)
+        self._more -= len(frames) - (left == 0)
+        if left:
+            self._inflight.appendleft(item)
+            return
+        self.queued_bytes -= batch.size
+        if self._pttls or batch.got != batch.expected:
+            self._judge_batch(batch)
+        else:
+            self.settled += len(batch.got)
+
+    def _judge_batch(self, batch: Batch) -> None:
+        near = self._near_expiry(batch.replied)
+        self._pttls.clear()
+        for spec, key, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
+            if not self._same(expected, frame):
+                self._differ(batch.db, [key], batch.seq, self._why(expected, frame, spec.name))
+            elif key in near:
+                self._differ(batch.db, [key], batch.seq, NEAR_EXPIRY)
+            else:
+                self.settled += 1
 
     def _judge_effect(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, db, effect, replied, block = item
@@ -306,7 +415,7 @@ class Mirror:
         if reason:
             self._differ(db, effect.keys, seq, reason)
         elif self._near_expiry(replied):
-            self._differ(db, effect.keys, seq, "may have expired on one side first")
+            self._differ(db, effect.keys, seq, NEAR_EXPIRY)
         else:
             self.settled += 1
         self._pttls.clear()
@@ -317,12 +426,13 @@ class Mirror:
             return got[0] != _ERROR
         return expected == got or same_reply(expected, got)
 
-    def _near_expiry(self, replied: float) -> bool:
-        """The expiry guard's rule, over the keys asked before this effect."""
+    def _near_expiry(self, replied: float) -> set[bytes]:
+        """The expiry guard's rule, over the keys asked before this effect: those that may have been alive on one side
+        only."""
         if not self._pttls:
-            return False
+            return _NOBODY
         limit = self._roles.uncertainty_ms + DEADLINE_SLACK_MS + (self._clock() - replied) * 1000
-        return any(pttl == -2 or 0 <= pttl <= limit for pttl in self._pttls)
+        return {key for key, pttl in self._pttls if pttl == -2 or 0 <= pttl <= limit}
 
     @staticmethod
     def _why(expected: bytes, got: bytes, name: bytes) -> str:
@@ -353,7 +463,8 @@ class Mirror:
             return
         self.link = None
         inflight, self._inflight = list(self._inflight), deque()
-        self.answered += len(inflight)
+        self.answered += len(inflight) + self._more
+        self._more = 0
         self._out.clear()
         self._pttls.clear()
         self.queued_bytes = 0
@@ -361,6 +472,9 @@ class Mirror:
             if item[0] == AS_SENT:
                 for key in item[4].keys(item[5]):
                     self.mark(item[3], key, "mirror connection lost", item[1])
+            elif item[0] == BATCH:
+                for key in item[1].keys:
+                    self.mark(item[1].db, key, "mirror connection lost", item[1].seq)
             elif item[0] == EFFECT:
                 for key in item[4].keys:
                     self.mark(item[3], key, "mirror connection lost", item[1])

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from proxy.cursors import Cursors
 from proxy.effects import compute
 from proxy.effects.model import Context, Effect, Kind
-from proxy.items import WRITE
+from proxy.items import WRITE, WRITES
 from proxy.mirror import DEADLINE_SLACK_MS, Mirror
 from proxy.scripts import LEARNT, Scripts
 from resp.catalog import Route, Spec
+from resp.encode import encode
 from resp.frames import decode, elements, is_null
 from resp.numbers import integer
 
@@ -32,6 +33,7 @@ BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every k
 
 MAX_DBS = 2**31 - 1  # no server takes a higher db
 
+COMPUTED, GUARDED = Kind.COMPUTED, Kind.AS_SENT_GUARDED  # a look-up in the class is slow
 _ERROR = ord("-")
 _ARRAY = ord("*")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
@@ -83,16 +85,26 @@ class Recorder:
 
     def write(self, item: tuple[Any, ...], frame: bytes) -> None:
         """The reply of a single write."""
-        _, session, payload, spec, args, db, sent = item
+        spec, args = item[3], item[4]
         rule = spec.rule
-        if rule is not None and (rule.kind is not Kind.COMPUTED or len(args) == rule.as_sent_argc):
+        if rule is not None and (rule.kind is not COMPUTED or len(args) == rule.as_sent_argc):
             if frame[0] != _ERROR:
-                guard = rule.kind is Kind.AS_SENT_GUARDED
-                self._mirror.as_sent(db, payload, spec, args, frame, self.now, guard)
+                self._mirror.as_sent(item, frame, self.now, rule.kind is GUARDED)
             return
+        _, session, _, _, _, db, sent = item
         if spec.route is Route.SCRIPT:
             self.scripts_done(1)
         self.answered(spec, args, frame, db, session.resp, sent)
+
+    def run(self, item: tuple[Any, ...]) -> None:
+        """The replies of a pipeline of writes that are mirrored as sent."""
+        _, session, run, db, sent = item
+        frames, spec = run.frames, run.spec
+        if any(frame[0] == _ERROR for frame in set(frames)):
+            for args, frame in zip(run.commands(), frames, strict=True):
+                self.write((WRITE, session, encode(args), spec, args, db, sent), frame)
+        else:
+            self._mirror.run(db, run, self.now, spec.rule.kind is GUARDED)
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
         """A write on the lane was answered with `frame` (RESP version `resp`)."""
@@ -174,6 +186,11 @@ class Recorder:
             if spec.route is Route.SCRIPT:
                 self.scripts_done(1)
             self.unknown_outcome(spec, args, db, reason)
+            return
+        if item[0] == WRITES:
+            _, _, run, db, _ = item
+            for args in run.commands():
+                self.unknown_outcome(run.spec, args, db, reason)
             return
         _, _, block, db, _ = item
         if block.scripts:

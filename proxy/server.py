@@ -19,7 +19,7 @@ import trio
 from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
 from backfill.wire import Wire
-from proxy.effects import RULES
+from proxy.effects import give_rules
 from proxy.floor import platform_floor
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
@@ -399,8 +399,7 @@ class Proxy:
 
     def _use(self, side: Side) -> None:
         """This side's commands decide from now on."""
-        for spec in side.catalog:
-            spec.rule = RULES.get(spec.name)
+        give_rules(side.catalog)
         self.local.hello, self.local.version, self.local.commands = side.hello, side.facts.version, side.facts.commands
         self.hub.router.use(side.catalog)
 

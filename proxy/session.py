@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxy.floor import READ, WRITE
 from resp.commands import CommandParser
+from resp.plain import MAX_BYTES
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -52,6 +53,7 @@ class Mode(Enum):
     CLOSED = "closed"
 
 
+READY, LEAVING, CLOSED = Mode.READY, Mode.LEAVING, Mode.CLOSED  # a look-up in the class is slow
 TAKING = frozenset({Mode.READY, Mode.PINNED})
 
 
@@ -141,6 +143,14 @@ class Session:
             data = b""
         if not data:
             self._hung_up()
+            return
+        if (
+            self.mode is READY
+            and self.parser.fresh
+            and len(data) <= MAX_BYTES
+            and not (self.backlog or self._unsent)
+            and self.hub.express.take(self, data)
+        ):
             return
         commands = self._parse(data)
         self._held += len(data)
@@ -244,6 +254,17 @@ class Session:
         else:
             self.out.append(frame)
 
+    def replies(self, frames: list[bytes]) -> None:
+        """Replies that were owed."""
+        if self.muted or self.skip_next:
+            for frame in frames:
+                self.reply(frame)
+            return
+        self.owed -= len(frames)
+        if not self.out:
+            self.hub.touched.append(self)
+        self.out += frames
+
     def put(self, frame: bytes) -> None:
         """A reply made by the proxy, or a push: nothing was owed."""
         if not self.out:
@@ -271,10 +292,11 @@ class Session:
                 self._watch()
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        size = len(data) // len(out)
-        self.window = MAX_WINDOW if size <= SMALL_REPLY_BYTES else max(2, WINDOW_BYTES // size)
+        if len(data) > SMALL_REPLY_BYTES or self.window != MAX_WINDOW:
+            size = len(data) // len(out)
+            self.window = MAX_WINDOW if size <= SMALL_REPLY_BYTES else max(2, WINDOW_BYTES // size)
         out.clear()
-        if self.mode is Mode.CLOSED:
+        if self.mode is CLOSED:
             return
         if self._unsent:
             self._unsent += data
@@ -291,7 +313,7 @@ class Session:
         if sent < len(data):
             self._unsent = bytearray(memoryview(data)[sent:])
             self._watch()
-        elif self.mode is Mode.LEAVING:
+        elif self.mode is LEAVING:
             self.close()
         elif self._events != READ:
             self._watch()

@@ -211,13 +211,10 @@ class Waiters:
             waiter.latest = answer
             self._go_on(waiter)
             return
+        self._record(waiter, answer)
         if is_null(answer) or (waiter.tries > 1 and self._goes_on(waiter, replies)):
             self._go_on(waiter)
             return
-        if waiter.spec.writes:
-            self._hub.recorder.answered(
-                waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
-            )
         self._finish(waiter, answer)
         if waiter.again:  # what was pushed meanwhile is for the next in the queue
             self.touched_places(waiter.places, 1)
@@ -247,8 +244,11 @@ class Waiters:
             if frame is None and waiter.spec.writes:
                 self._unknown(waiter)
             return
-        answer = (elements(frame) or [frame])[-1]
-        if waiter.spec.writes and not is_null(answer):
+        self._record(waiter, (elements(frame) or [frame])[-1])
+
+    def _record(self, waiter: Waiter, answer: bytes) -> None:
+        """The effect of an attempt; one that got nothing may have created its consumer."""
+        if waiter.spec.writes and (waiter.spec.name == b"XREADGROUP" or not is_null(answer)):
             self._hub.recorder.answered(
                 waiter.spec, waiter.args, answer, self._db(waiter), waiter.session.resp, waiter.sent
             )

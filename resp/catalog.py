@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from resp.keys import KeysOf, as_dict, blocks, described, no_keys, span
+from resp.keys import KeysOf, as_dict, blocks, described, first_key, no_keys, span
 from resp.table import COMMANDS, CONTAINERS, REFUSALS, Container, Route, Row
 
 __all__ = ["Catalog", "Route", "Spec", "blocks", "server_names", "written_keys"]
@@ -21,6 +21,7 @@ __all__ = ["Catalog", "Route", "Spec", "blocks", "server_names", "written_keys"]
 MAX_SPELLINGS = 4096  # names in mixed case that are remembered; beyond it they are looked up the slow way
 MAX_NAME = 128  # bytes of an unknown name that are kept, as Redis shows in its errors
 
+OTHER_DBS = frozenset({b"MOVE", b"COPY"})  # they reach another db
 LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO})
 
 
@@ -35,9 +36,12 @@ class Spec:
     known: bool = True  # in our own table
     refusal: str = ""  # for REFUSED: one line for the client, without "ERR"
     rule: Any = None  # left to the proxy: its effect rule
+    rewritten: bool = False  # left to the proxy: the rule changes the command before it is sent
+    one_key: bool = field(init=False, repr=False)  # its keys are args[1], in the session's db, and nothing else
     in_multi: bool = field(init=False, repr=False)  # may be part of a MULTI block on the lane; nothing blocks there
 
     def __post_init__(self) -> None:
+        self.one_key = self.keys is first_key and self.name not in OTHER_DBS
         self.in_multi = self.known and self.route in LANE
 
 

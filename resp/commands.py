@@ -55,12 +55,12 @@ class CommandParser:
     __slots__ = (
         "_args",
         "_bulk",
-        "_fresh",
         "_held",
         "_missing",
         "_taken",
         "authenticated",
         "error",
+        "fresh",
         "max_args",
         "max_bulk",
     )
@@ -70,7 +70,7 @@ class CommandParser:
         self.max_args = max_args
         self.max_bulk = max_bulk
         self.error: ProtocolError | None = None
-        self._fresh = True  # between two commands, nothing held, no error
+        self.fresh = True  # between two commands, nothing held, no error
         self._held = bytearray()  # received, not read yet
         self._args: list[bytes] = []  # read, of the command that is incomplete
         self._missing = 0  # arguments it still lacks
@@ -94,7 +94,7 @@ class CommandParser:
         While `authenticated` is False, reading stops behind an AUTH or HELLO, for its outcome decides the limits of
         what follows: feed b"" once it is answered.
         """
-        if not self._fresh or not self.authenticated:
+        if not self.fresh or not self.authenticated:
             return self._resume(data)
         commands: list[list[bytes]] = []
         position, size = 0, len(data)
@@ -130,7 +130,7 @@ class CommandParser:
             return commands
         data = bytes(self._held)
         self._held.clear()
-        self._fresh = True
+        self.fresh = True
         position = 0
         while position < len(data):
             if self.authenticated and not self._missing:
@@ -144,7 +144,7 @@ class CommandParser:
 
     def _hold(self, data: bytes, position: int) -> int:
         self._held += data[position:]
-        self._fresh = False
+        self.fresh = False
         return len(data)
 
     def _read_command(self, data: bytes, position: int, commands: list[list[bytes]]) -> int:
@@ -159,7 +159,7 @@ class CommandParser:
         except ProtocolError as error:
             self.error = error
             self._args = []
-            self._fresh, self._missing, self._bulk, self._taken = False, 0, -1, 0
+            self.fresh, self._missing, self._bulk, self._taken = False, 0, -1, 0
             return len(data)
 
     def _read_inline(self, data: bytes, position: int, commands: list[list[bytes]]) -> int:

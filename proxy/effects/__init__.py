@@ -19,9 +19,9 @@ from proxy.effects import groups, hashes, keys, lists, scripting, sets, streams,
 from proxy.effects.build import copy_of
 from proxy.effects.compare import same_reply
 from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
-from resp.catalog import Spec
+from resp.catalog import Catalog, Spec
 
-__all__ = ["NOTHING", "RULES", "Context", "Effect", "Kind", "Rule", "compute", "same_reply"]
+__all__ = ["NOTHING", "RULES", "Context", "Effect", "Kind", "Rule", "compute", "give_rules", "same_reply"]
 
 ROOMS = (strings, keys, lists, sets, zsets, hashes, streams, groups, scripting, whole)
 RULES: Mapping[bytes, Rule] = MappingProxyType({name: rule for room in ROOMS for name, rule in room.RULES.items()})
@@ -29,6 +29,13 @@ RULES: Mapping[bytes, Rule] = MappingProxyType({name: rule for room in ROOMS for
 ATTRIBUTE = b"|"  # RESP3: metadata glued in front of a reply; no server sends it unasked
 # A command that did not run at all. Other errors of unknown commands may come from half-way.
 NOT_RUN = (b"-ERR unknown command", b"-ERR unknown subcommand", b"-ERR Unknown subcommand", b"-NOPERM", b"-NOAUTH")
+
+
+def give_rules(catalog: Catalog) -> None:
+    """Every command of the catalog gets its rule."""
+    for spec in catalog:
+        rule = spec.rule = RULES.get(spec.name)
+        spec.rewritten = rule is not None and rule.rewrite is not None
 
 
 def compute(spec: Spec, args: list[bytes], frame: bytes, ctx: Context) -> Effect:

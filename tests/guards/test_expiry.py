@@ -30,9 +30,9 @@ SwitchOff = Callable[[pytest.MonkeyPatch], None]
 def rule(judge: Callable[[int, float, float], bool]) -> SwitchOff:
     """Another rule in place of the guard's, of the key's remaining ms on the mirror side, uncertainty and age in ms."""
 
-    def near_expiry(self: Mirror, replied: float) -> bool:
+    def near_expiry(self: Mirror, replied: float) -> set[bytes]:
         age = (self._clock() - replied) * 1000
-        return any(judge(pttl, self._roles.uncertainty_ms, age) for pttl in self._pttls)
+        return {key for key, pttl in self._pttls if judge(pttl, self._roles.uncertainty_ms, age)}
 
     return lambda monkeypatch: monkeypatch.setattr(Mirror, "_near_expiry", near_expiry)
 
@@ -168,7 +168,7 @@ async def test_expired_between_the_question_and_the_effect(
             monkeypatch.setattr(Mirror, "_guard", guard)
             await client.ask(f"HSET {key} new 1")
             await until(lambda: running.hub.mirror._pttls, "the answer to PTTL")
-            in_time = running.hub.mirror._pttls[0] > 0
+            in_time = running.hub.mirror._pttls[0][1] > 0
             await until(gone(server_91, key))
             monkeypatch.setattr(Mirror, "_guard", ask)
             gate.shut = False

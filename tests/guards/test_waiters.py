@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from proxy.waiters import Waiters
+from resp.frames import is_null
 from tests.inprocess import Client, InProcess, in_process, until
 from tests.servers import Server
 
@@ -87,3 +88,23 @@ async def test_first_come_first_served(
         assert not await running.differences()
     first, second = ([b"*2\r\n$1\r\nq\r\n$1\r\n%d\r\n" % number] for number in (1, 2))
     assert (heard == [first, second, []]) is guarded
+
+
+@pytest.mark.parametrize("guarded", [True, False], ids=["on", "off"])
+async def test_a_wait_that_creates_its_consumer(
+    guarded: bool, server_82: Server, server_62: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From 7.2 on an XREADGROUP that gets nothing creates its consumer; older servers must be told to."""
+    if not guarded:
+        plain = Waiters._record
+        monkeypatch.setattr(
+            Waiters, "_record", lambda self, waiter, answer: None if is_null(answer) else plain(self, waiter, answer)
+        )
+    async with in_process(server_82, server_62) as running:
+        client = await running.client()
+        await client.ask("XGROUP CREATE s g $ MKSTREAM")
+        await running.settled()  # a new key is copied
+        await waiting(running, "XREADGROUP GROUP g c BLOCK 0 STREAMS s >")
+        await until(lambda: not running.busy)
+        await running.settled()
+        assert bool(await running.differences()) is not guarded

@@ -10,7 +10,7 @@ import socket
 from collections.abc import Callable
 from typing import Any
 
-from proxy.effects import RULES
+from proxy.effects import give_rules
 from proxy.hub import DOWN, Hub
 from proxy.local import Local
 from proxy.pins import Pins
@@ -196,8 +196,7 @@ class Stage:
         self.hub.waiters = Waiters(self.hub)
         self.local = Local(self.hub, password=password)
         catalog = Catalog.default()
-        for spec in catalog:
-            spec.rule = RULES.get(spec.name)
+        give_rules(catalog)
         self.hub.router = Router(self.hub, catalog, self.local)
         self.dialled: list[FakeLink] = []
         self.fences: list[tuple[Any, Callable[[], None]]] = []

@@ -1,0 +1,58 @@
+"""Chunks that are nothing but whole commands of one shape, read in C and proven to be canonical.
+
+Owns: one trick. `split` on CRLF cuts a well-formed command into its headers and arguments; when every header announces
+just the length of what follows it, joining the pieces is the canonical encoding of the commands, and joining the pieces
+is what the chunk is. So such a chunk can be sent on as it came. Whatever does not fit (an argument with a CRLF in it,
+another shape, an incomplete command, anything malformed) is None, and is for commands.py to read by all the rules.
+
+Measured (timeit, CPython 3.11, µs per command): one GET 0.55 and a pipeline of 16 0.35, where reading and encoding it
+again take 0.97 and 0.80; SET with 64 bytes: 0.63 and 0.53 for 1.0 and 0.80.
+"""
+
+from __future__ import annotations
+
+CRLF = b"\r\n"
+MAX_BYTES = 16 * 1024  # of a chunk: beyond it the copies made by split cost more than they save
+MAX_ARG_BYTES = 10_000
+
+_HEADERS = tuple(b"$%d" % size for size in range(MAX_ARG_BYTES))
+_header = _HEADERS.__getitem__
+_COUNTS = {b"*%d" % count: count for count in range(1, 20)}
+_ONE = {2 * count + 2: b"*%d" % count for count in range(1, 20)}  # pieces of a single command: its count
+
+
+def read_one(pieces: list[bytes]) -> list[bytes] | None:
+    """The arguments, when the pieces (a chunk split at CRLF) are exactly one command."""
+    try:
+        if pieces[0] != _ONE[len(pieces)] or pieces[-1]:
+            return None
+        args = pieces[2::2]
+        index = 1
+        for arg in args:  # a loop, as a comprehension is a function call before Python 3.12
+            if pieces[index] != _HEADERS[len(arg)]:
+                return None
+            index += 2
+    except (KeyError, IndexError):
+        return None
+    return args
+
+
+def read_columns(pieces: list[bytes]) -> list[list[bytes]] | None:
+    """When the pieces are commands with the same number of arguments: first all names, then all first arguments ..."""
+    count = pieces[0]
+    if pieces[-1] or count not in _COUNTS:
+        return None
+    stride = 1 + 2 * _COUNTS[count]
+    commands, rest = divmod(len(pieces) - 1, stride)
+    if rest or pieces[0:-1:stride] != [count] * commands:
+        return None
+    columns = []
+    try:
+        for index in range(2, stride, 2):
+            column = pieces[index::stride]
+            if pieces[index - 1 : -1 : stride] != list(map(_header, map(len, column))):
+                return None
+            columns.append(column)
+    except IndexError:
+        return None
+    return columns

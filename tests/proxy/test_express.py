@@ -1,0 +1,264 @@
+"""The express way is a short cut, never another way: with and without it, everybody hears and gets the same."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from proxy.express import Express
+from proxy.items import READS
+from resp.encode import encode
+from tests.proxy.stage import ERROR, NIL, OK, ONE, Stage, bulk, number, words
+
+COMMANDS = [
+    "GET a",
+    "GET b",
+    "get a",
+    "SET a 1",
+    "SET b 2",
+    "SET a 1 EX 9",
+    "INCR a",
+    "INCR b",
+    "HSET h f v",
+    "DEL a b",
+]
+COMMANDS += ["LPUSH l x", "MSET a 1 b 2", "SPOP s", "SELECT 1", "PING", "SORT l STORE m", "MULTI", "EXEC", "EXPIRE a 9"]
+ANSWERS = {"GET": bulk("v"), "SET": OK, "INCR": number(5), "HSET": ONE, "DEL": ONE, "LPUSH": ONE, "MSET": OK}
+ANSWERS |= {"SPOP": bulk("x"), "SELECT": OK, "SORT": number(3), "EXPIRE": ONE, "HELLO": b"%0\r\n", "EXEC": NIL}
+
+Chunks = list[tuple[int, list[str], bool]]  # who, what, in one piece
+
+
+class Server:
+    """Answers every command by its name; every seventh is refused, if it is a write."""
+
+    def __init__(self, *, errors: bool) -> None:
+        self._errors = errors
+        self._count = 0
+
+    def answer(self, command: str) -> bytes:
+        name = command.split()[0].upper()
+        self._count += 1
+        if self._errors and self._count % 7 == 0 and name in ("SET", "INCR", "HSET", "LPUSH"):
+            return ERROR
+        return b":-1\r\n" if name == "PTTL" else ANSWERS.get(name, OK)
+
+
+class NoExpress(Express):
+    def take(self, session: Any, data: bytes) -> bool:
+        return False
+
+
+def play(chunks: Chunks, *, express: bool, errors: bool) -> list[Any]:
+    stage = Stage()
+    stage.hub.recorder._wall = lambda: 1.7e9
+    try:
+        if not express:
+            stage.hub.express = NoExpress(stage.hub)
+        clients = [stage.client(), stage.client()]
+        serving = Server(errors=errors)
+        said: list[Any] = []
+        for number_, commands, whole in chunks:
+            data = [encode(words(command)) for command in commands]
+            for piece in [b"".join(data)] if whole else data:
+                clients[number_].sends(piece)
+            got = stage.lane.got()
+            said.append(got)
+            stage.lane.answers(*map(serving.answer, got))
+            got = [command for command in stage.mirror.got() if not command.startswith(("PTTL", "MULTI", "TIME"))]
+            said.append(sorted(got))  # a pipeline asks for all PTTLs first
+            said.append([client.hears() for client in clients])
+        return said
+    finally:
+        stage.close()
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 1), st.lists(st.sampled_from(COMMANDS[:13]), min_size=1, max_size=6), st.booleans()),
+        max_size=8,
+    ),
+    st.booleans(),
+)
+def test_the_same_is_sent_and_heard(chunks: Chunks, errors: bool) -> None:
+    """But for the mirror's answers, which are not given here."""
+    assert play(chunks, express=True, errors=errors) == play(chunks, express=False, errors=errors)
+
+
+def pipeline(*commands: str) -> bytes:
+    return b"".join(encode(words(command)) for command in commands)
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """What `take` said, chunk by chunk."""
+    said: list[bool] = []
+    take = Express.take
+
+    def watched(self: Express, session: Any, data: bytes) -> bool:
+        said.append(take(self, session, data))
+        return said[-1]
+
+    monkeypatch.setattr(Express, "take", watched)
+    return said
+
+
+@pytest.mark.parametrize(
+    ("chunk", "goes"),
+    [
+        (pipeline("GET a"), True),
+        (pipeline("SET a 1"), True),
+        (pipeline("GET a", "STRLEN b"), True),
+        (pipeline("SET a 1", "SET b 2"), True),
+        (pipeline("INCR a", "INCR a"), True),
+        (pipeline("SET a 1", "INCR a"), False),  # of two shapes
+        (pipeline("SPOP s", "SPOP s"), False),  # its effect depends on the reply
+        (pipeline("MSET a 1", "MSET b 1"), False),  # several keys
+        (pipeline("GET a", "SET a 1"), False),
+        (pipeline("PING"), True),
+        (b"PING\r\n", False),
+        (pipeline("GET a")[:-1], False),
+        (pipeline("SUBSCRIBE c"), False),
+    ],
+)
+def test_what_goes(stage: Stage, taken: list[bool], chunk: bytes, goes: bool) -> None:
+    stage.client().sends(chunk)
+    assert taken == [goes]
+
+
+def test_it_steps_aside_for_a_waiter(stage: Stage, taken: list[bool]) -> None:
+    waiting, client = stage.client(), stage.client()
+    waiting.says("BLPOP a 0")
+    stage.lane.got()
+    client.sends(pipeline("RPUSH a x"))
+    client.sends(pipeline("SET a 1", "SET b 1"))
+    assert taken[-2:] == [False, False]
+
+
+def test_a_pipelines_replies_come_in_pieces(stage: Stage) -> None:
+    one, two = stage.client(), stage.client()
+    one.sends(pipeline("GET a", "GET b", "GET c"))
+    two.sends(pipeline("SET x 1", "SET y 2", "SET z 3"))
+    assert stage.hub.lane.pending == 6
+    stage.lane.answers(bulk("a"), bulk("b"))
+    assert stage.hub.lane.pending == 4 and stage.hub.lane.asked == 6
+    stage.lane.answers(bulk("c"), OK)
+    assert stage.hub.lane.pending == 2 and not stage.mirror.got()
+    stage.lane.answers(OK, OK)
+    assert stage.hub.lane.idle and stage.hub.lane.asked == stage.hub.lane.answered == 6
+    assert one.hears() == bulk("a") + bulk("b") + bulk("c")
+    assert two.hears() == OK * 3
+    assert stage.mirror.got() == ["SET x 1", "SET y 2", "SET z 3"]
+    stage.mirror.answers(OK)
+    assert stage.hub.mirror.queued == 2
+    stage.mirror.answers(OK, OK)
+    assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0 and not stage.dirty
+
+
+def test_reads_that_were_lost_are_sent_again_from_where_they_were(stage: Stage) -> None:
+    client = stage.client()
+    client.sends(pipeline("GET a", "GET b", "GET c"))
+    stage.lane.answers(bulk("a"))
+    stage.lane.breaks()
+    stage.new_lane()
+    stage.hub.lane.replay(stage.losses[0].reads)
+    stage.hub.resume("the serving side is not connected")
+    stage.serve()
+    assert stage.lane.got() == ["GET b", "GET c"]
+    stage.lane.answers(bulk("b"), bulk("c"))
+    assert client.hears() == bulk("a") + bulk("b") + bulk("c")
+    assert client.session.owed == 0 and stage.hub.lane.idle
+
+
+def test_one_wrong_reply_of_a_pipeline(stage: Stage) -> None:
+    client = stage.client()
+    client.sends(pipeline("SET x 1", "SET y 2", "SET z 3"))
+    stage.lane.answers(OK, OK, OK)
+    stage.mirror.answers(OK, ERROR, OK)
+    assert list(stage.dirty) == [(0, b"y")]
+
+
+@pytest.mark.parametrize(
+    ("pttls", "dirty"),
+    [((-1, -1), []), ((-2, -1), [(0, b"x")]), ((-1, 3), [(0, b"y")]), ((10**6, 10**6), [])],
+)
+def test_the_expiry_guard_of_a_pipeline(stage: Stage, pttls: tuple[int, int], dirty: list[tuple[int, bytes]]) -> None:
+    client = stage.client()
+    client.sends(pipeline("INCR x", "INCR y", "INCR x"))
+    stage.lane.answers(number(4), number(5), number(5))
+    assert stage.mirror.got() == ["PTTL x", "PTTL y", "INCR x", "INCR y", "INCR x"]
+    stage.mirror.answers(*map(number, pttls), number(4), number(5), number(5))
+    assert sorted(stage.dirty) == dirty
+
+
+def test_the_mirror_is_lost_in_the_middle_of_a_pipeline(stage: Stage) -> None:
+    client = stage.client()
+    client.sends(pipeline("SET x 1", "SET y 2"))
+    stage.lane.answers(OK, OK)
+    stage.mirror.answers(OK)
+    stage.mirror.breaks()
+    assert sorted(stage.dirty) == [(0, b"x"), (0, b"y")]
+    assert stage.hub.mirror.queued == 0 and stage.hub.mirror.queued_bytes == 0
+
+
+def test_the_clients_of_a_lost_pipeline(stage: Stage) -> None:
+    """Who has a write in flight is disconnected, and its keys are dirty."""
+    reader, writer = stage.client(), stage.client()
+    reader.sends(pipeline("GET a", "GET b"))
+    writer.sends(pipeline("SET x 1", "SET y 2"))
+    stage.lane.breaks()
+    assert sorted(stage.dirty) == [(0, b"x"), (0, b"y")]
+    assert not writer.session.open and reader.session.open
+    assert [item[0] for item in stage.losses[0].reads] == [READS]
+
+
+def test_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
+    one, two = stage.client(), stage.client(db=2)
+    one.says("SET a 1")
+    one.says("SET b 1")
+    two.says("SET c 1")
+    one.says("INCR n")
+    one.says("SET d 1")
+    stage.lane.answers(OK, OK, OK, OK, OK, number(7), OK)
+    assert stage.mirror.got() == [
+        "SET a 1",
+        "SET b 1",
+        "SELECT 2",
+        "SET c 1",
+        "SELECT 0",
+        "PTTL n",
+        "INCR n",
+        "SET d 1",
+    ]
+    assert stage.hub.mirror.queued == 8
+    stage.mirror.answers(OK, ERROR, OK, OK, OK, number(-1), number(8))
+    assert stage.hub.mirror.queued == 1
+    assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
+    stage.mirror.answers(OK)
+    assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
+
+
+def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
+    noted: list[tuple[int, bytes]] = []
+    committed = (-1, b"committed")
+
+    class Notes:
+        def note(self, db: int, keys: list[bytes]) -> None:
+            noted.extend((db, key) for key in keys)
+
+        def note_one(self, db: int, key: bytes) -> None:
+            noted.append((db, key))
+
+        def commit(self) -> None:
+            if noted and noted[-1] is not committed:
+                noted.append(committed)
+
+    stage.hub.journal = Notes()  # type: ignore[assignment]
+    client = stage.client(db=1)
+    client.sends(pipeline("SET a 1"))
+    client.sends(pipeline("SET b 1", "SET c 1"))
+    client.sends(pipeline("MSET d 1 e 1"))
+    assert noted == [(1, b"a"), committed, (1, b"b"), (1, b"c"), committed, (1, b"d"), (1, b"e"), committed]

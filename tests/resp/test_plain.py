@@ -1,0 +1,62 @@
+"""The short cut through well-formed chunks: it must never take what commands.py would read otherwise."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from resp.commands import CommandParser
+from resp.encode import encode
+from resp.plain import CRLF, read_columns, read_one
+
+ARGS = st.binary(max_size=12) | st.sampled_from([b"\r\n", b"$3", b"*2", b"\r\n$3\r\nfoo", b"", b"GET", b"\r", b"\n"])
+COMMANDS = st.lists(ARGS, min_size=1, max_size=5)
+
+
+def by_all_the_rules(data: bytes) -> list[list[bytes]] | None:
+    """What the chunk says, when it is whole commands and nothing else."""
+    parser = CommandParser()
+    commands = parser.feed(data)
+    return commands if parser.fresh else None
+
+
+@given(COMMANDS)
+def test_one_command(args: list[bytes]) -> None:
+    data = encode(args)
+    found = read_one(data.split(CRLF))
+    assert found in (None, args)
+    assert found == args or any(CRLF in arg for arg in args)
+
+
+@given(st.lists(COMMANDS, min_size=1, max_size=6))
+def test_pipelines(commands: list[list[bytes]]) -> None:
+    columns = read_columns(b"".join(map(encode, commands)).split(CRLF))
+    one_shape = len({len(args) for args in commands}) == 1
+    if columns is None:
+        assert not one_shape or any(CRLF in arg for args in commands for arg in args)
+    else:
+        assert list(map(list, zip(*columns, strict=True))) == commands
+
+
+HEADERS = [b"*1", b"*2", b"*3", b"$0", b"$1", b"$3", b"$+3", b"$03", b"*02", b"*-1", b"$-1", b"$3 ", b""]
+PIECES = st.sampled_from([*HEADERS, b"GET", b"k", b"foo", b"\r", b"x\r", b"\n", b"$3\n", b"\x00"])
+
+
+@given(st.lists(PIECES, min_size=1, max_size=15).map(CRLF.join))
+def test_anything_else(data: bytes) -> None:
+    """What is taken is the canonical encoding of what the other reader finds in it."""
+    pieces = data.split(CRLF)
+    one, columns = read_one(pieces), read_columns(pieces)
+    if one is not None:
+        assert by_all_the_rules(data) == [one] and encode(one) == data
+    if columns is not None:
+        commands = list(map(list, zip(*columns, strict=True)))
+        assert by_all_the_rules(data) == commands and b"".join(map(encode, commands)) == data
+
+
+@pytest.mark.parametrize("size", [0, 9, 10, 99, 100, 9999, 10_000])
+def test_sizes(size: int) -> None:
+    data = encode([b"SET", b"k", b"x" * size])
+    assert (read_one(data.split(CRLF)) is not None) == (size < 10_000)
+    assert (read_columns((data * 2).split(CRLF)) is not None) == (size < 10_000)
