@@ -100,4 +100,4 @@ class Express:
         rule = spec.rule
         if spec.route is not WRITE or spec.rewritten or not spec.one_key or rule is None or argc < 2:
             return False
-        return rule.kind is not Kind.COMPUTED or argc == rule.as_sent_argc
+        return rule.kind_of(argc) is not Kind.COMPUTED

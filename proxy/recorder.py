@@ -33,7 +33,7 @@ BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every k
 
 MAX_DBS = 2**31 - 1  # no server takes a higher db
 
-COMPUTED, GUARDED = Kind.COMPUTED, Kind.AS_SENT_GUARDED  # a look-up in the class is slow
+COMPUTED, GUARDED, PUSHED = Kind.COMPUTED, Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED  # a look-up in the class is slow
 _ERROR = ord("-")
 _ARRAY = ord("*")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
@@ -87,9 +87,11 @@ class Recorder:
         """The reply of a single write."""
         spec, args = item[3], item[4]
         rule = spec.rule
-        if rule is not None and (rule.kind is not COMPUTED or len(args) == rule.as_sent_argc):
+        kind = COMPUTED if rule is None else rule.plain_kind if len(args) == rule.plain_argc else rule.kind
+        if kind is not COMPUTED:
             if frame[0] != _ERROR:
-                self._mirror.as_sent(item, frame, self.now, rule.kind is GUARDED)
+                guard = kind is GUARDED or (kind is PUSHED and frame != b":%d\r\n" % (len(args) - 2))
+                self._mirror.as_sent(item, frame, self.now, guard)
             return
         _, session, _, _, _, db, sent = item
         if spec.route is Route.SCRIPT:
@@ -104,7 +106,10 @@ class Recorder:
             for args, frame in zip(run.commands(), frames, strict=True):
                 self.write((WRITE, session, encode(args), spec, args, db, sent), frame)
         else:
-            self._mirror.run(db, run, self.now, spec.rule.kind is GUARDED)
+            argc = len(run.columns)
+            kind = spec.rule.kind_of(argc)
+            grown = kind is PUSHED and set(frames) != {b":%d\r\n" % (argc - 2)}
+            self._mirror.run(db, run, self.now, kind is GUARDED or grown)
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
         """A write on the lane was answered with `frame` (RESP version `resp`)."""

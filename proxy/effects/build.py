@@ -196,10 +196,18 @@ def derived(keys: KeysOf, changed: Callable[[bytes], bool] = lambda frame: True)
     return Rule(Kind.COMPUTED, compute, STATE_COPY)
 
 
-def computed(compute: Compute, text: str, rewrite: Rewrite | None = None) -> Rule:
+def computed(
+    compute: Compute,
+    text: str,
+    rewrite: Rewrite | None = None,
+    *,
+    kind: Kind = Kind.COMPUTED,
+    plain_argc: int = 0,
+    plain_kind: Kind = Kind.AS_SENT,
+) -> Rule:
     """A function that is only asked when the reply is not an error."""
 
     def without_errors(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         return NOTHING if is_error(frame) else compute(args, frame, ctx)
 
-    return Rule(Kind.COMPUTED, without_errors, text, rewrite)
+    return Rule(kind, without_errors, text, rewrite, plain_argc, plain_kind)

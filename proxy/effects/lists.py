@@ -19,7 +19,7 @@ from proxy.effects.build import (
     when,
 )
 from proxy.effects.compare import text
-from proxy.effects.model import NOTHING, Command, Context, Effect, Rule
+from proxy.effects.model import NOTHING, Command, Context, Effect, Kind, Rule
 from resp.frames import elements, is_null
 
 POPS = {b"LEFT": b"LPOP", b"RIGHT": b"RPOP"}
@@ -87,13 +87,13 @@ RULES: dict[bytes, Rule] = {
     b"LMOVE": MOVE,
     b"LMPOP": _multi_pop(1),
     b"LPOP": when(_filled),
-    b"LPUSH": computed(_push, PUSHED),
+    b"LPUSH": computed(_push, PUSHED, kind=Kind.AS_SENT_PUSHED),
     b"LPUSHX": when(positive),
     b"LREM": when(positive),
     b"LSET": as_sent(),
     b"LTRIM": as_sent(),  # OK says nothing; a list that has expired here only is about to expire there
     b"RPOP": when(_filled),
     b"RPOPLPUSH": MOVE,
-    b"RPUSH": computed(_push, PUSHED),
+    b"RPUSH": computed(_push, PUSHED, kind=Kind.AS_SENT_PUSHED),
     b"RPUSHX": when(positive),
 }

@@ -58,7 +58,8 @@ class Kind(IntEnum):
 
     AS_SENT = 0  # every reply but an error: the same command, the same reply expected
     AS_SENT_GUARDED = 1  # the same, and it builds on what its key, args[1], held before
-    COMPUTED = 2  # `Rule.compute` decides
+    AS_SENT_PUSHED = 2  # guarded, unless the reply is the number of elements pushed: then the list is new
+    COMPUTED = 3  # `Rule.compute` decides
 
 
 Compute = Callable[[list[bytes], bytes, Context], Effect]
@@ -69,7 +70,7 @@ Rewrite = Callable[[list[bytes]], list[bytes]]
 class Rule:
     """How the effect of one command is known.
 
-    `compute` is right for every kind; the first two kinds merely allow to do without it. It may raise ValueError or
+    `compute` is right for every kind; the other kinds merely allow to do without it. It may raise ValueError or
     IndexError for arguments it cannot read (a newer server's options): `proxy.effects.compute` turns that into a copy.
     """
 
@@ -77,4 +78,9 @@ class Rule:
     compute: Compute
     text: str  # how the command is mirrored, in a few words, for docs/commands.md
     rewrite: Rewrite | None = None  # applied before the command is forwarded; `compute` sees the result
-    as_sent_argc: int = 0  # with exactly so many arguments, name included, the kind is AS_SENT
+    plain_argc: int = 0  # with exactly so many arguments, name included, the kind is `plain_kind`
+    plain_kind: Kind = Kind.AS_SENT
+
+    def kind_of(self, argc: int) -> Kind:
+        """The kind of a call with so many arguments, name included."""
+        return self.plain_kind if argc == self.plain_argc else self.kind

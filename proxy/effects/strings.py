@@ -181,7 +181,7 @@ RULES: dict[bytes, Rule] = {
     b"PFDEBUG": computed(_pfdebug, "state copy of the key"),
     b"PFMERGE": derived(lambda args: args[1:2]),
     b"PSETEX": _setex(b"PX"),
-    b"SET": Rule(Kind.COMPUTED, _set, PUT, as_sent_argc=3),
+    b"SET": Rule(Kind.COMPUTED, _set, PUT, plain_argc=3),
     b"SETBIT": as_sent_guarded(),  # answers the old bit, creates the key even to write a 0
     b"SETEX": _setex(b"EX"),
     b"SETNX": becomes(positive, lambda args: (b"SET", args[1], args[2]), OK, "SET when it took place"),

@@ -25,7 +25,7 @@ from proxy.effects.build import (
     when,
 )
 from proxy.effects.compare import text
-from proxy.effects.model import NOTHING, Context, Effect, Rule
+from proxy.effects.model import NOTHING, Context, Effect, Kind, Rule
 from resp.frames import elements, is_null
 
 ZADD_OPTIONS = frozenset({b"NX", b"XX", b"GT", b"LT", b"CH", b"INCR"})
@@ -111,7 +111,7 @@ RULES: dict[bytes, Rule] = {
     b"VADD": as_sent_guarded(),  # 0 hides a new vector; its links are random, the vectors are not
     b"VREM": when(positive),
     b"VSETATTR": when(positive),
-    b"ZADD": computed(_zadd, AS_SENT + GUARDED),
+    b"ZADD": computed(_zadd, AS_SENT + GUARDED, plain_argc=4, plain_kind=Kind.AS_SENT_GUARDED),
     b"ZDIFFSTORE": derived(first_key),  # the *STORE commands answer 0 when they deleted the key
     b"ZINCRBY": computed(_zincrby, "as sent, same score expected" + GUARDED),
     b"ZINTERSTORE": derived(first_key),

@@ -17,10 +17,14 @@ LIMITS = {
     "GET, P1": 480,
     "SET, P1": 800,
     "INCR, P1": 910,
+    "LPUSH, P1": 960,
+    "ZADD, P1": 950,
     "HSET, P1": 950,
     "GET, P16": 48,
     "SET, P16": 96,
     "INCR, P16": 190,
+    "LPUSH, P16": 195,
+    "ZADD, P16": 195,
     "HSET, P16": 195,
 }
 

@@ -38,7 +38,7 @@ def test_every_rule_is_for_a_command_of_the_catalog() -> None:
 def test_kinds_tell_what_compute_does(name: bytes) -> None:
     args = [*name.split(), b"k", b"1", b"v"]
     effect = RULES[name].compute(args, OK, CONTEXT)
-    guard = (b"k",) if RULES[name].kind is Kind.AS_SENT_GUARDED else ()
+    guard = (b"k",) if RULES[name].kind in (Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED) else ()
     keys = tuple(CATALOG.lookup(args).keys(args))
     assert effect == Effect((tuple(args),), (OK,), keys, guard)
     if guard:
@@ -46,11 +46,21 @@ def test_kinds_tell_what_compute_does(name: bytes) -> None:
     assert RULES[name].compute(args, ERROR, CONTEXT) is NOTHING
 
 
-@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.as_sent_argc])
+def test_a_push_that_makes_a_list() -> None:
+    for name in [name for name, rule in RULES.items() if rule.kind is Kind.AS_SENT_PUSHED]:
+        args = [name, b"k", b"1", b"v"]
+        for reply, absent in [(b":2\r\n", True), (b":3\r\n", False)]:
+            effect = RULES[name].compute(args, reply, CONTEXT)
+            assert effect == Effect((tuple(args),), (reply,), (b"k",), (b"k",), was_absent=absent)
+
+
+@pytest.mark.parametrize("name", [name for name, rule in RULES.items() if rule.plain_argc])
 def test_the_plain_form_of_a_computed_rule_is_as_sent(name: bytes) -> None:
-    args = [name, b"k", b"v"]
-    assert len(args) == RULES[name].as_sent_argc
-    assert RULES[name].compute(args, OK, CONTEXT) == Effect((tuple(args),), (OK,), (b"k",))
+    rule = RULES[name]
+    args = [name, b"k", b"1", b"v"][: rule.plain_argc]
+    guard = (b"k",) if rule.plain_kind is Kind.AS_SENT_GUARDED else ()
+    assert len(args) == rule.plain_argc
+    assert rule.compute(args, OK, CONTEXT) == Effect((tuple(args),), (OK,), (b"k",), guard)
 
 
 HALF_WAY = {b"EVAL", b"EVALSHA", b"FCALL", b"MIGRATE"}  # their errors may come after changes
