@@ -7,7 +7,7 @@ Decides nothing: the owner (lane, mirror queue or a pinned connection) says what
 from __future__ import annotations
 
 import logging
-from typing import Protocol
+from typing import Any, Protocol
 
 from backfill.dial import Wire
 from proxy.floor import READ, WRITE, Floor
@@ -22,7 +22,7 @@ log = logging.getLogger("crossfade")
 class Owner(Protocol):
     """Who gets the frames of a link."""
 
-    def on_frames(self, frames: list[bytes]) -> None: ...
+    def on_frames(self, frames: list[Any]) -> None: ...
 
     def on_lost(self, link: Link, reason: str) -> None: ...
 
@@ -31,19 +31,29 @@ class Owner(Protocol):
         ...
 
 
+class Scanner(Protocol):
+    """What makes frames of bytes."""
+
+    def feed(self, data: bytes) -> list[Any]:
+        """Every frame that is complete now. Errors: ProtocolError."""
+        ...
+
+
 class Link:
-    """A live upstream connection."""
+    """A live upstream connection. `scanner`: another one gives its owner other frames than bytes."""
 
     __slots__ = ("_floor", "_full", "_scanner", "_watching_writes", "db", "dbs", "owner", "resp", "wire")
 
-    def __init__(self, wire: Wire, floor: Floor, owner: Owner, *, db: int = 0, resp: int = 2) -> None:
+    def __init__(
+        self, wire: Wire, floor: Floor, owner: Owner, *, db: int = 0, resp: int = 2, scanner: Scanner | None = None
+    ) -> None:
         self.wire = wire
         self.owner = owner
         self.db = db
         self.resp = resp
         self.dbs: set[int] = {db}  # dbs that a SELECT on this server is known to accept
         self._floor = floor
-        self._scanner = FrameScanner()
+        self._scanner = FrameScanner() if scanner is None else scanner
         self._watching_writes = False
         self._full = False
         floor.add(self)

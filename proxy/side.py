@@ -21,7 +21,7 @@ from backfill.scan import databases
 from backfill.url import Url
 from backfill.wire import Wire
 from proxy.floor import Floor
-from proxy.link import Link, Owner
+from proxy.link import Link, Owner, Scanner
 from proxy.roles import Facts, Name
 from resp.catalog import Catalog
 
@@ -169,10 +169,12 @@ class Side:
     def _title(self, kind: str) -> str:
         return f"crossfade-{self._instance}-{kind}"
 
-    async def link(self, kind: str, floor: Floor, owner: Owner, *, resp: int = 2) -> Link:
+    async def link(
+        self, kind: str, floor: Floor, owner: Owner, *, resp: int = 2, scanner: Scanner | None = None
+    ) -> Link:
         """A connection for the fast floor. Errors: ConnectError."""
         wire = await connect(self.url, name=self._title(kind), resp=resp)
-        return Link(wire, floor, owner, db=self.url.db, resp=resp)
+        return Link(wire, floor, owner, db=self.url.db, resp=resp, scanner=scanner)
 
     async def probe_dbs(self, wanted: set[int]) -> set[int]:
         """Which of the first dbs, and of the wanted ones, this server accepts. Errors: ConnectError, ConnectionLost."""

@@ -14,13 +14,14 @@ from collections.abc import Callable
 from enum import Enum
 from typing import TYPE_CHECKING
 
+import hiredis
 import trio
 
 from backfill.errors import BackfillError
 from proxy.link import Link
 from proxy.session import Mode, Session
 from resp.encode import encode
-from resp.frames import decode, is_error, is_push
+from resp.errors import ProtocolError
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -43,6 +44,21 @@ class State(Enum):
     ON = "on"
     REFUSED = "refused"  # the server does not allow it
     DISABLED = "disabled"  # the operator does not want it
+
+
+class Decoder:
+    """Reads the connection's bytes: pushes for every write of everybody, so in C. Gives decoded frames."""
+
+    def __init__(self) -> None:
+        self._reader = hiredis.Reader()
+
+    def feed(self, data: bytes) -> list[object]:
+        """Every frame that is complete now. Errors: ProtocolError."""
+        try:
+            self._reader.feed(data)
+            return list(iter(self._reader.gets, False))
+        except hiredis.ProtocolError as error:
+            raise ProtocolError(f"Protocol error: {error}") from error
 
 
 class Watch:
@@ -144,7 +160,7 @@ class Watch:
             side = serving()
             await side.wait_up()
             try:
-                link = await side.link("watch", self._hub.floor, self, resp=3)
+                link = await side.link("watch", self._hub.floor, self, resp=3, scanner=Decoder())
             except BackfillError as problem:
                 log.debug("watch: %s", problem.text)
                 await trio.sleep(AGAIN_SECONDS)
@@ -176,19 +192,20 @@ class Watch:
         self.state = State.ON
         self._release()
 
-    def on_frames(self, frames: list[bytes]) -> None:
+    def on_frames(self, frames: list[object]) -> None:
+        """Decoded ones."""
         for frame in frames:
-            if is_push(frame):
-                self._changed(decode(frame))
-            elif is_error(frame):
-                self._refused(frame)
+            if isinstance(frame, hiredis.PushNotification):
+                self._changed(frame)
+            elif isinstance(frame, hiredis.ReplyError):
+                self._refused(str(frame))
             elif self._barriers:
                 self._barriers.pop(0)()
 
-    def _refused(self, frame: bytes) -> None:
+    def _refused(self, text: str) -> None:
         self._barriers.clear()
         if self.state is State.OFF:
-            log.warning("changes by others are not seen: %s", frame[1:-2].decode(errors="replace"))
+            log.warning("changes by others are not seen: %s", text)
             self.state = State.REFUSED
             self._release()
 
@@ -226,14 +243,12 @@ class Watch:
             for key in keys:
                 self._mark(key, self._script_dbs, "changed while a script ran")
             return
-        written, before = self.written, self._written_before
-        for key in keys:
-            if key not in written and key not in before:
-                self.unexplained += 1
-                dbs = {session.db for session in self._hub.sessions.values()} | self._script_dbs | {0}
-                self._mark(
-                    key, dbs, "changed without a command of ours (expired, evicted, or written by somebody else)"
-                )
+        unexplained = set(keys).difference(self.written, self._written_before)
+        if unexplained:
+            self.unexplained += len(unexplained)
+            dbs = {session.db for session in self._hub.sessions.values()} | self._script_dbs | {0}
+            for key in unexplained:
+                self._mark(key, dbs, UNEXPLAINED)
 
     def _mark(self, key: bytes, dbs: set[int], reason: str) -> None:
         """Which db it was in is not told: where the key is not, its copy is a DEL of what should not be there."""
