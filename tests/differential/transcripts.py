@@ -633,6 +633,7 @@ a: HELLO 3 AUTH default x ; HELLO 2 SETNAME ; HELLO 2 SETNAME with\x20blank ; HE
 == HELLO in the middle
 a: ZADD %z 1.5 a ; ZSCORE %z a ; ZRANGE %z 0 -1 WITHSCORES
 a: HELLO 3 ; ZSCORE %z a ; ZRANGE %z 0 -1 WITHSCORES ; GET %none ; BLPOP %none 0.01 ; MULTI ; GET %none ; EXEC ; SMEMBERS %none ; HELLO 2 ; GET %none
+a< 11
 == RESET
 a: SELECT 1 ; CLIENT SETNAME me ; HELLO 3 ; RESET ; CLIENT GETNAME ; HGETALL %h ; SET %k v ; SELECT 0 ; GET %k ; DEL %k
 a: WATCH %k ; RESET ; MULTI ; SET %k 1 ; RESET ; EXEC

@@ -69,15 +69,14 @@ async def test_first_come_first_served(
 ) -> None:
     """Attempts in another order than that of arrival starve who came first."""
     if not guarded:
-        plain = Waiters.touched_places
+        plain = Waiters.touched
 
-        def backwards(self: Waiters, places, limit=None) -> None:
-            for waiting in self.keys.values():
-                for waiter in reversed(list(waiting)):
-                    waiting[waiter] = waiting.pop(waiter)
-            plain(self, places, limit)
+        def backwards(self: Waiters, db, commands) -> None:
+            for line in [line for lines in self.keys.values() for line in lines.values()]:
+                line.waiting = dict.fromkeys(reversed(line.waiting))
+            plain(self, db, commands)
 
-        monkeypatch.setattr(Waiters, "touched_places", backwards)
+        monkeypatch.setattr(Waiters, "touched", backwards)
     async with in_process(server_62, server_91) as running:
         waiters = [await waiting(running, "BLPOP q 0") for _ in range(3)]
         other = await running.client()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from proxy.lines import AT_ONCE
 from proxy.waiters import last_id, timeout_seconds
+from proxy.watch import State
 from tests.proxy.stage import ERROR, NIL_ARRAY, OK, ONE, QUEUED, Stage, array, bulk, number
 
 POPPED = array(bulk("q"), bulk("a"))
@@ -129,6 +131,109 @@ def test_a_malformed_command_gets_the_servers_words(stage: Stage) -> None:
     client.says("BLPOP q")
     stage.lane.answers(OK, ERROR, b"-EXECABORT Transaction discarded because of previous errors.\r\n")
     assert client.hears() == ERROR
+
+
+def popped(element: str) -> tuple[bytes, ...]:
+    return something(array(bulk("q"), bulk(element)))
+
+
+def test_one_behind_a_push_that_serves_it_is_as_good_as_served(stage: Stage) -> None:
+    first, second, third = waiting(stage), waiting(stage), waiting(stage)
+    stage.client().says("RPUSH q a")
+    stage.client().says("RPUSH q b")
+    assert stage.lane.got() == ["RPUSH q a", *ATTEMPT, "RPUSH q b", *ATTEMPT]
+    stage.lane.answers(ONE, *popped("a"), ONE, *popped("b"))
+    assert [client.hears() for client in (first, second, third)] == [  # type: ignore[attr-defined]
+        POPPED,
+        array(bulk("q"), bulk("b")),
+        b"",
+    ]
+
+
+def test_another_stands_in_for_one_whose_attempt_is_in_flight(stage: Stage) -> None:
+    first, second = waiting(stage), waiting(stage)
+    stage.hub.waiters.poll()  # only who is first in line looks
+    stage.hub.flush()
+    assert stage.lane.got() == ATTEMPT
+    stage.client().says("RPUSH q a", "DEL q")
+    assert stage.lane.got() == ["RPUSH q a", *ATTEMPT, "DEL q"]
+    stage.lane.answers(*NOTHING, ONE, *popped("a"), ONE)
+    assert (first.hears(), second.hears()) == (POPPED, b"")  # type: ignore[attr-defined]
+
+
+def test_who_wants_something_else_waits_for_that_attempt(stage: Stage) -> None:
+    first, second = waiting(stage), waiting(stage, "BRPOP q 0")
+    stage.hub.waiters.poll()
+    stage.hub.flush()
+    stage.lane.got()
+    stage.client().says("RPUSH q a b")
+    assert stage.lane.got() == ["RPUSH q a b"]
+    stage.lane.answers(*NOTHING, number(2))
+    assert stage.lane.got() == ["MULTI", "BLPOP q 0", "EXEC", "MULTI", "BRPOP q 0", "EXEC"]
+    stage.lane.answers(*popped("a"), *popped("b"))
+    assert (first.hears(), second.hears()) == (POPPED, array(bulk("q"), bulk("b")))  # type: ignore[attr-defined]
+
+
+def test_nobody_overtakes_while_an_attempt_is_in_flight(stage: Stage) -> None:
+    stage.client().says("BLPOP q 0")
+    stage.client().says("RPUSH q a")
+    stage.client().says("BRPOP q 0")
+    assert stage.lane.got() == [*ATTEMPT, "RPUSH q a"]
+    stage.lane.answers(*NOTHING, ONE)
+    assert stage.lane.got() == [*ATTEMPT, "MULTI", "BRPOP q 0", "EXEC"]
+
+
+def test_what_is_taken_for_one_who_left_is_for_the_next(stage: Stage) -> None:
+    first, second = waiting(stage), waiting(stage)
+    stage.client().says("RPUSH q a")
+    first.leaves()  # type: ignore[attr-defined]
+    stage.lane.answers(ONE, *popped("a"))
+    assert second.hears() == POPPED  # type: ignore[attr-defined]
+
+
+def test_what_others_pushed_is_for_who_came_first(stage: Stage) -> None:
+    """Even if it is found by the attempt of one who has just come."""
+    first, second = waiting(stage), stage.client()
+    second.says("BLPOP q 0")
+    stage.lane.answers(*popped("a"))
+    assert (first.hears(), second.hears()) == (POPPED, b"")  # type: ignore[attr-defined]
+    stage.lane.got()
+    stage.client().says("RPUSH q b")
+    assert stage.lane.got()[:4] == ["RPUSH q b", *ATTEMPT]
+
+
+def test_a_crowd_costs_what_it_is_served(stage: Stage) -> None:
+    for _ in range(100):
+        waiting(stage)
+    for write, attempts in {"RPUSH q a": 1, "RPUSH q b c": 2, "DEL q": 0, "SADD s q": 0, "EVAL x 1 q": AT_ONCE}.items():
+        stage.hub.watch.state = State.ON
+        stage.client().says(write)
+        assert stage.lane.got() == [write, *ATTEMPT * attempts]
+
+
+def test_as_long_as_all_find_something_more_are_tried(stage: Stage) -> None:
+    """How many elements there are is not known."""
+    for _ in range(20):
+        waiting(stage)
+    stage.hub.waiters.touched_places([(0, b"q")])
+    for attempts in (1, 2, 4):
+        stage.hub.flush()
+        assert stage.lane.got() == ATTEMPT * attempts
+        stage.lane.answers(*[frame for _ in range(attempts) for frame in popped("a")])
+    stage.lane.answers(*popped("b"), *[frame for _ in range(7) for frame in NOTHING])
+    assert stage.lane.got() == ATTEMPT * 8
+    assert len(stage.hub.waiters) == 20 - 1 - 2 - 4 - 1
+
+
+def test_a_chain_of_moves_is_served_at_once(stage: Stage) -> None:
+    mover = stage.client()
+    mover.says("BRPOPLPUSH q r 0")
+    stage.lane.got()
+    stage.lane.answers(OK, QUEUED, QUEUED, array(b"+none\r\n", NIL_ARRAY))
+    waiting(stage, "BLPOP r 0")
+    stage.client().says("RPUSH q a", "DEL r")
+    sent = stage.lane.got()
+    assert sent == ["RPUSH q a", "MULTI", "TYPE q", "BRPOPLPUSH q r 0", "EXEC", "MULTI", "BLPOP r 0", "EXEC", "DEL r"]
 
 
 @pytest.mark.parametrize(
