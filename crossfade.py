@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from backfill.preflight.command import preflight
 from proxy.cli import COMMANDS
 
 
@@ -13,7 +14,7 @@ def main() -> None:
     """Move a live Redis to another Redis with no downtime, no data loss and no change to the application."""
 
 
-for command in COMMANDS:
+for command in [*COMMANDS, preflight]:
     main.add_command(command)
 
 
