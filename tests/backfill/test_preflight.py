@@ -68,7 +68,9 @@ def test_what_is_not_told_is_no_good_news() -> None:
         for check in judge(nothing, replace(nothing, role="target"), Sample())
         if check.verdict is not OK
     }
-    assert verdicts == dict.fromkeys(("source version", "target version", "memory", "eviction", "commands in use"), WARNING)
+    assert verdicts == dict.fromkeys(
+        ("source version", "target version", "memory", "eviction", "commands in use"), WARNING
+    )
 
 
 def test_sizes() -> None:
