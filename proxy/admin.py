@@ -85,6 +85,7 @@ class Admin:
             "VERIFY": self._verify,
             "FINDINGS": self._findings,
             "FLIP": self._flip,
+            "FINISH": self._finish,
             "THAW": self._thaw,
             "STOP": self._stop_proxy,
         }
@@ -135,9 +136,10 @@ class Admin:
         return _json(self._jobs.status())
 
     async def _backfill(self, args: list[str]) -> bytes:
-        options = parse_options(args, {"RATE": True, "MATCH": True})
+        options = parse_options(args, {"RATE": True, "MATCH": True, "MIRROR-AGAIN": False})
         match = options["MATCH"].encode() if "MATCH" in options else None
-        self._jobs.start_backfill(Plan(match=match, rate=number(options, "RATE", 0)))
+        plan = Plan(match=match, rate=number(options, "RATE", 0))
+        self._jobs.start_backfill(plan, mirror_again="MIRROR-AGAIN" in options)
         return _json(self._jobs.filling.progress.to_json())
 
     async def _verify(self, args: list[str]) -> bytes:
@@ -160,6 +162,10 @@ class Admin:
         outcome = await self._jobs.flip(terms)
         log.info("flip: %s", outcome)
         return _json(outcome.to_json())
+
+    async def _finish(self, args: list[str]) -> bytes:
+        parse_options(args, {})
+        return _json(self._jobs.finish().to_json())
 
     async def _thaw(self, args: list[str]) -> bytes:
         return _json({"thawed": thaw(self._proxy)})

@@ -28,7 +28,7 @@ from proxy.demo.command import demo
 from proxy.journal import Sync, WhenFull
 from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
 from proxy.server import Proxy, Settings
-from proxy.show import flip_lines, status_table, verify_lines
+from proxy.show import finish_lines, flip_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
 
 POLL_SECONDS = 0.2  # progress of a job
@@ -248,9 +248,15 @@ def status(state_dir: Path, as_json: bool, watch: bool) -> None:
 @json_option
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most; 0: as fast as it goes.")
 @click.option("--match", help="Only keys that match this pattern; the phase stays `filling`.")
-def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None) -> None:
+@click.option(
+    "--mirror-again",
+    is_flag=True,
+    help="After `finish`: mirror to the source again; keys that only it has are deleted.",
+)
+def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None, mirror_again: bool) -> None:
     """Copy every key of the serving side, exactly, under live traffic."""
-    ask(state_dir, "BACKFILL", "RATE", str(rate), *(["MATCH", match] if match else []))
+    flags = ["MATCH", match] if match else []
+    ask(state_dir, "BACKFILL", "RATE", str(rate), *flags, *(["MIRROR-AGAIN"] if mirror_again else []))
     end = follow(state_dir, "backfill", lambda now: (now["copied"], now["total"]), as_json)
     if as_json:
         click.echo(json.dumps(end))
@@ -316,6 +322,29 @@ def flip(
 
 @click.command()
 @state_dir_option
+@json_option
+@click.option("--yes", is_flag=True, help="Do not ask.")
+def finish(state_dir: Path, as_json: bool, yes: bool) -> None:
+    """End mirroring to the source, when you are content with the target. The proxy serves on as a plain proxy."""
+    before = ask(state_dir, "STATUS")
+    if not yes and not before["finished"] and before["serving"] == "target":
+        click.confirm(
+            f"What is written from now on will not be on the source ({before['source']['url']}): a flip back then "
+            "needs a new backfill. Go on?",
+            abort=True,
+            err=True,
+        )
+    end = ask(state_dir, "FINISH")
+    if as_json:
+        click.echo(json.dumps(end))
+    else:
+        for line in finish_lines(end, before["target"]["url"]):
+            out.print(line, markup=False)
+    sys.exit(0 if end["finished"] else EXIT_REFUSED)
+
+
+@click.command()
+@state_dir_option
 def thaw(state_dir: Path) -> None:
     """Accept that the serving side has lost keys: they are deleted on the mirror side, too."""
     thawed = ask(state_dir, "THAW")["thawed"]
@@ -330,4 +359,4 @@ def stop(state_dir: Path) -> None:
     run(lambda: _gone(state_dir / ADMIN_SOCKET))
 
 
-COMMANDS = [proxy, status, backfill, verify, flip, stop, demo]
+COMMANDS = [proxy, status, backfill, verify, flip, finish, stop, thaw, demo]

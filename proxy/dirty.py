@@ -307,3 +307,15 @@ class DirtyKeys:
         self._retry.clear()
         self._lag = 0
         self.under_way = 0
+
+
+class Unkept(DirtyKeys):
+    """No mirror side has to be equal any more: no key is ever marked."""
+
+    def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None: ...
+
+    def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None: ...
+
+    def hold(self, place: Place, reason: str) -> None: ...
+
+    def release(self, place: Place) -> None: ...

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from backfill.client import ConnectionLost, ReplyError
+from proxy.finish import FINISHED
 from proxy.hub import FLIP
 from proxy.moving import Moving
 from proxy.roles import Name
@@ -55,6 +56,8 @@ class Terms:
 
 async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
     """Every reason against a flip now, with what to do about it."""
+    if proxy.finished:
+        return [FINISHED + ", and makes a flip possible"]
     reasons = []
     hub, mirror = proxy.hub, proxy.mirror
     if hub.mirror.link is None:

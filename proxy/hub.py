@@ -162,6 +162,7 @@ class Hub:
             "clients": len(self.sessions),
             "dirty_keys": self.repair.keys.dirty,
             "unmirrored": sum(self.recorder.unmirrored.values()),
+            "mirroring": int(not self.mirror.retired),
             "mirror_connected": int(self.mirror.link is not None),
             "mirror_lag_ms": round(self.mirror.lag() * 1000, 1),
             "mirror_queued_bytes": self.mirror.queued_bytes,

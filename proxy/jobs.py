@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from proxy.filling import Filling, Plan, Work
+from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
 from proxy.verifying import TOLERANCE_MS, Verifying
 from proxy.watch import State
@@ -29,7 +30,7 @@ REFILL_SECONDS = 1.0  # how often it is looked whether a backfill is due
 
 
 class Busy(Exception):
-    """Such a job is running already; `text` says so."""
+    """Not now; `text` says why: such a job is running already, or mirroring was ended."""
 
     def __init__(self, text: str) -> None:
         super().__init__(text)
@@ -60,8 +61,10 @@ class Jobs:
     def __repr__(self) -> str:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
 
-    def start_backfill(self, plan: Plan) -> None:
-        """Begin a backfill. Errors: Busy."""
+    def start_backfill(self, plan: Plan, *, mirror_again: bool = False) -> None:
+        """Begin a backfill; `mirror_again` also when mirroring was ended. Errors: Busy."""
+        if self._proxy.finished:
+            self._mirror_again(wanted=mirror_again)
         if self.filling.running:
             raise Busy("a backfill is running already: see `crossfade status`")
         self.filling.progress.state = Work.RUNNING.value
@@ -73,13 +76,27 @@ class Jobs:
 
         self._nursery.start_soon(_guarded, "backfill", backfill, self.filling.failed)
 
+    def _mirror_again(self, *, wanted: bool) -> None:
+        if not wanted:
+            raise Busy(FINISHED)
+        try:
+            mirror_again(self._proxy)
+        except OSError as problem:
+            raise Busy(f"nothing has changed: the state cannot be saved: {problem.strerror}") from None
+
+    def finish(self) -> End:
+        """End mirroring, or say why not. Errors: Busy."""
+        if self._flipping.locked():
+            raise Busy("a flip is under way")
+        return finish(self._proxy, self)
+
     async def _refill(self) -> None:
         """A backfill that is due, after one that was complete or was cut short, begins by itself."""
         proxy = self._proxy
         while True:
             await trio.sleep(REFILL_SECONDS)
             durable = proxy.state.durable
-            due = not durable.backfilled and (durable.filled or durable.filling)
+            due = not self._proxy.finished and not durable.backfilled and (durable.filled or durable.filling)
             up = proxy.hub.lane.link is not None and proxy.hub.mirror.link is not None
             if due and up and not self.filling.running and not durable.frozen:
                 log.info("the backfill begins again: %s", proxy.problems.get("filling", "it was cut short"))
@@ -87,6 +104,8 @@ class Jobs:
 
     def start_verify(self, *, repair: bool, tolerance_ms: int = TOLERANCE_MS) -> None:
         """Begin a verify. Errors: Busy."""
+        if self._proxy.finished:
+            raise Busy(FINISHED)
         if self.verifying.running:
             raise Busy("a verify is running already: see `crossfade status`")
         self.verifying.report.state = Work.RUNNING.value
@@ -145,6 +164,7 @@ class Jobs:
             "pinned": len(hub.pins),
             "commands": hub.commands,
             "flips": proxy.flips,
+            "finished": proxy.state.durable.finished or None,
             "last_clean_verify": self.verifying.clean_at or None,
             "problems": self._problems(),
             "listen": f"{proxy.settings.host}:{proxy.port}",
@@ -171,7 +191,7 @@ class Jobs:
         found = [
             f"{side.name.value} {side.url.address}: {side.problem} (for {time.time() - side.since:.0f} s; reconnecting)"
             for side in proxy.sides.values()
-            if side.problem
+            if side.problem and not (proxy.finished and side is proxy.mirror)
         ]
         found += proxy.problems.values()
         if proxy.hub.watch.state is State.REFUSED:

@@ -99,6 +99,10 @@ class Journal:
         return f"<Journal segments={len(self._segments)} {self.problem or 'intact'}>"
 
     @property
+    def opened(self) -> bool:
+        return self._fd >= 0
+
+    @property
     def size(self) -> int:
         """Bytes on disk."""
         return sum(segment.size for segment in self._segments)

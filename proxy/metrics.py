@@ -51,7 +51,7 @@ class _Status(Collector):
         for name, (path, text) in COUNTERS.items():
             yield CounterMetricFamily(name, text, value=_at(status, path))
         for label, values in (
-            ("phase", ("filling", "converging", "in-sync")),
+            ("phase", ("filling", "converging", "in-sync", "finished")),
             ("serving", ("source", "target")),
         ):
             family = GaugeMetricFamily(f"crossfade_{label}", f"1 for the current {label}", labels=[label])

@@ -62,6 +62,7 @@ class Mirror:
         self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
         self.whole_db: Callable[[str], None] = lambda reason: None
         self.answered = 0  # replies so far, lost ones included
+        self.retired = False  # nothing is mirrored any more, and nothing is kept for later (see finish.py)
         self._roles = roles
         self._clock = clock
         self._limit = queue_bytes
@@ -125,6 +126,12 @@ class Mirror:
         """Give up what is awaited, by closing the connection (a forced flip)."""
         if self._inflight and self.link is not None:
             self.link.lose("given up by a forced flip")
+
+    def retire(self) -> None:
+        """Mirror nothing from now on. What is in flight may still be applied there; nobody waits for it."""
+        self.retired = True
+        if self.link is not None:
+            self.link.lose("mirroring was ended")
 
     # -- appending -----------------------------------------------------------------------------------------------
 
@@ -224,7 +231,7 @@ class Mirror:
         longest = max(len(arg) for command in commands for arg in command)
         if self.link is None or self.full or db not in self.link.dbs or self._too_long(longest):
             self._drop(db, effect.keys)
-            if effect.barrier is not None:
+            if effect.barrier is not None and not self.retired:
                 self.whole_db(f"{effect.barrier[0].decode()} could not be mirrored")
             return
         if db != self._db:
@@ -295,6 +302,8 @@ class Mirror:
         self._db = db
 
     def _drop(self, db: int, keys: Iterable[bytes]) -> None:
+        if self.retired:
+            return
         self.dropped += 1
         reason = self.why_dropped(db)
         for key in keys:

@@ -128,7 +128,7 @@ class Recorder:
         if late and effect.relative:
             for key in effect.keys:
                 self._repair.mark((db, key), "expiry set by a command that was long in flight")
-        if effect.unmirrored:
+        if effect.unmirrored and not self._mirror.retired:
             self.unmirrored[effect.unmirrored] += 1
 
     def block(self, item: tuple[Any, ...], frame: bytes) -> None:
@@ -230,7 +230,7 @@ class Recorder:
         name = spec.name.decode(errors="replace")
         if spec.name in BARRIERS:
             self._mirror.whole_db(f"{name}: {reason}")
-        elif spec.rule is None:
+        elif spec.rule is None and not self._mirror.retired:
             self.unmirrored[f"{name}: keys unknown"] += 1
 
     def reaches_unknown_keys(self, spec: Spec) -> bool:

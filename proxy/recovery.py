@@ -32,6 +32,8 @@ def restarted(proxy: Proxy, name: Name, before: int, now: int) -> None:
     """The server `name` is another process than before. Called before anything is sent to it."""
     side = proxy.sides[name]
     log.warning("%s %s is another process now, with %d keys (%d before)", name.value, side.url.address, now, before)
+    if proxy.finished:
+        return  # the other side is not kept equal any more
     proxy.verified_epoch = -1
     serves = name is proxy.roles.serving
     if not serves and proxy.state.durable.backfilled:

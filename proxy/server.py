@@ -20,6 +20,7 @@ from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
 from backfill.wire import Wire
 from proxy.effects import give_rules
+from proxy.finish import FINISHED, retire
 from proxy.floor import platform_floor
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
@@ -52,6 +53,7 @@ class Phase(Enum):
     FILLING = "filling"  # no complete backfill yet
     CONVERGING = "converging"  # dirty keys left
     IN_SYNC = "in-sync"
+    FINISHED = "finished"  # nothing is mirrored any more
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +116,8 @@ class Proxy:
         self._lost: dict[Name, trio.Event] = {}
         self._numbers = 0
         self._nursery: trio.Nursery | None = None
+        self._scopes: dict[Name, trio.CancelScope] = {}  # of what keeps the connections to each side
+        self._watching = trio.CancelScope()
 
     def __repr__(self) -> str:
         return f"<Proxy {self.roles!r} phase={self.phase.value} {self.hub!r}>"
@@ -129,7 +133,14 @@ class Proxy:
         side.on_restart = on_restart
 
     @property
+    def finished(self) -> bool:
+        """Whether mirroring was ended (see finish.py): the mirror side is not even connected to."""
+        return self.state.durable.finished > 0
+
+    @property
     def phase(self) -> Phase:
+        if self.finished:
+            return Phase.FINISHED
         if not self.state.durable.backfilled:
             return Phase.FILLING
         if self.hub.repair.keys.dirty or self.hub.mirror.link is None:
@@ -146,6 +157,8 @@ class Proxy:
 
     def fall_back(self, reason: str) -> None:
         """Equality is lost beyond single keys: a new backfill is due."""
+        if self.finished:
+            return
         log.warning("back to filling: %s", reason)
         self.problems["filling"] = reason
         self.refills += 1
@@ -191,13 +204,12 @@ class Proxy:
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
             self.hub.pins = Pins(self.hub, self._dial_pin, nursery.start_soon, self._fence_pin)
-            for side in self.sides.values():
-                nursery.start_soon(side.run)
-                nursery.start_soon(self._keep_link, side.name)
+            for side in self.sides.values() if not self.finished else [self.serving]:
+                nursery.start_soon(self._keep_side, side.name)
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
             nursery.start_soon(Upkeep(self).run)
-            nursery.start_soon(self.hub.watch.run, lambda: self.serving)
+            nursery.start_soon(self._keep_watch)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             await jobs(nursery)
@@ -220,6 +232,8 @@ class Proxy:
     async def _first_look(self) -> None:
         """Both servers, once: the serving side must be there, the mirror side must not be a surprise."""
         await self.serving.open()
+        if self.finished:
+            return
         try:
             await self.mirror.open()
             dbs = await self.mirror.sizes()
@@ -286,6 +300,33 @@ class Proxy:
         session = Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db)
         session.local_address = local_address
         self.hub.joined(session)
+
+    # -- mirroring, which may be ended and begun again ------------------------------------------------------------
+
+    async def _keep_side(self, name: Name) -> None:
+        with trio.CancelScope() as self._scopes[name]:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.sides[name].run)
+                nursery.start_soon(self._keep_link, name)
+
+    async def _keep_watch(self) -> None:
+        with trio.CancelScope() as self._watching:
+            await self.hub.watch.run(lambda: self.serving)
+
+    def stop_mirroring(self) -> None:
+        """Nothing is to be done for the mirror side any more."""
+        self._scopes[self.roles.mirror].cancel()
+        self._watching.cancel()
+        self.hub.watch.stop()
+        self.mirror.retire(FINISHED)
+
+    def start_mirroring(self) -> None:
+        """Connect to the mirror side again, and watch what changes."""
+        assert self._nursery is not None
+        self._nursery.start_soon(self._keep_side, self.roles.mirror)
+        if self.settings.watch:
+            self.hub.watch.begin()
+            self._nursery.start_soon(self._keep_watch)
 
     # -- links ---------------------------------------------------------------------------------------------------
 
@@ -435,6 +476,11 @@ class Proxy:
 
     def _open_journal(self) -> None:
         """Take over what a former proxy left unsettled, then begin a journal of our own. Errors: Refused, OSError."""
+        if self.finished:
+            retire(self)
+            self.hub.watch.stop()
+            self.mirror.retire(FINISHED)
+            return
         directory = self.state.path / "journal"
         durable = self.state.durable
         if durable.started and not durable.clean and durable.backfilled:
@@ -450,6 +496,11 @@ class Proxy:
                     self.hub.repair.mark_unordered(place, "unsettled when the proxy was killed")
         self.journal.open(settled=not durable.started or durable.clean)
         self.hub.journal = self.journal
+
+    def begin_journal(self) -> None:
+        """Have a journal again, after a start without one. Errors: OSError."""
+        if not self.journal.opened:
+            self.journal.open(settled=True)
 
     # -- flip ----------------------------------------------------------------------------------------------------
 
@@ -479,7 +530,7 @@ class Proxy:
         self.hub.pause("stopping")
         with trio.move_on_after(patience):
             await self.hub.until(lambda: self.hub.drained and self.hub.settled)
-        clean = self.hub.drained and self.hub.settled and self.hub.mirror.link is not None
+        clean = self.hub.drained and self.hub.settled and (self.finished or self.hub.mirror.link is not None)
         with suppress(OSError):  # then the next start takes this stop for a crash
             self.state.save(clean=clean)
         return clean

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -21,6 +22,9 @@ def status_table(status: dict[str, Any]) -> Table:
 def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "phase", status["phase"]
     yield "serving", f"{status['serving']} (epoch {status['epoch']})"
+    if status["finished"]:
+        since = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(status["finished"]))
+        yield "finished", f"{since}: nothing is mirrored; point the {status['clients']:,} clients at the target"
     for name in ("source", "target"):
         side = status[name]
         yield name, f"{side['url']}  {side['version']}  {'connected' if side['connected'] else side['problem']}"
@@ -60,6 +64,17 @@ def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iter
         yield f"  ... and {len(findings) - 20:,} more (--json lists 1,000)"
     if report["problem"]:
         yield f"not complete: {report['problem']}"
+
+
+def finish_lines(end: dict[str, Any], target: str) -> Iterator[str]:
+    """The outcome of a finish."""
+    if end["finished"]:
+        yield f"finished: nothing is mirrored to the source any more (epoch {end['epoch']})"
+        yield f"{end['clients']:,} clients are still connected to the proxy: point them at {target}, then stop it"
+    else:
+        yield f"not finished: the {end['serving']} serves, and both sides are kept equal as before"
+    for reason in end["reasons"]:
+        yield f"  - {reason}"
 
 
 def flip_lines(outcome: dict[str, Any], dry_run: bool) -> Iterator[str]:

@@ -69,6 +69,10 @@ class Side:
         while self._control is None:
             await self._up.wait()
 
+    def retire(self, why: str) -> None:
+        """Nobody keeps a connection to it any more."""
+        self.problem, self.since = why, time.time()
+
     # -- control connection --------------------------------------------------------------------------------------
 
     async def open(self) -> None:

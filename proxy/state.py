@@ -47,6 +47,7 @@ class Durable:
     filled: bool = False  # a backfill was completed once: a new one that is due begins by itself
     filling: bool = False  # a backfill was running
     frozen: str = ""  # why nothing is deleted on the mirror side (see recovery.py)
+    finished: float = 0.0  # when mirroring was ended for good (time.time()); 0.0: it was not
     run_ids: dict[str, str] = field(default_factory=dict)  # by server, as last seen
     sizes: dict[str, int] = field(default_factory=dict)  # keys by server, as last seen
     instance: str = ""  # in the names of our upstream connections, to find those of a proxy that was killed

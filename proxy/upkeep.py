@@ -98,7 +98,7 @@ class Upkeep:
         hub, journal = self._proxy.hub, self._proxy.journal
         while True:
             await trio.sleep(JOURNAL_SECONDS)
-            if not journal.due:
+            if hub.journal is None or not journal.due:
                 continue
             try:
                 last = journal.rotate()

@@ -183,6 +183,18 @@ class Watch:
                 self._link.close()
             self._ended()
 
+    def stop(self) -> None:
+        """Nothing has to be seen any more: nobody mirrors."""
+        if self._link is not None:
+            self._link.close()
+        self.state = State.DISABLED
+        self._ended()
+        self._release()
+
+    def begin(self) -> None:
+        """Something has to be seen again; scripts wait until it is. `run` is to be called next."""
+        self.state = State.OFF
+
     def close(self) -> None:
         """The proxy stops."""
         if self._link is not None:
