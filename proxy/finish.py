@@ -15,6 +15,7 @@ import time
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from proxy import faults
 from proxy.dirty import DirtyKeys, Unkept
 from proxy.roles import Name
 
@@ -75,6 +76,7 @@ def _finish(proxy: Proxy, end: End) -> None:
         return
     log.info("mirroring to the %s is finished", proxy.mirror.name.value)
     retire(proxy)
+    faults.reached("finish retired")
     proxy.stop_mirroring()
 
 
@@ -104,3 +106,4 @@ def mirror_again(proxy: Proxy) -> None:
     hub.mirror.retired = False
     hub.journal = proxy.journal
     proxy.start_mirroring()
+    faults.reached("mirroring again")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from backfill.client import ConnectionLost, ReplyError
+from proxy import faults
 from proxy.finish import FINISHED
 from proxy.hub import FLIP
 from proxy.moving import Moving
@@ -142,6 +143,7 @@ async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: O
     """From "no command is taken any more" to "commands are taken", by whichever side serves then."""
     hub = proxy.hub
     began = time.monotonic()
+    faults.reached("flip begins")
     hub.pause(FLIP)
     try:
         drained = await _drain(proxy, moving, terms.max_pause_ms / 1000)
@@ -151,6 +153,7 @@ async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: O
             outcome.reasons.append(f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy, moving)}): {advice}")
         outcome.reasons += moving.problems()
         if not terms.dry_run and (terms.force or not outcome.reasons):
+            faults.reached("flip drained")
             _cross(proxy, moving, drained)
             outcome.flipped = True
     except OSError as problem:
@@ -206,9 +209,12 @@ def _cross(proxy: Proxy, moving: Moving, settled: bool) -> None:
     serving: Name = proxy.roles.mirror
     proxy.state.save(serving=serving, epoch=proxy.roles.epoch + 1)
     moving.leave_behind()
+    faults.reached("flip left behind")
     proxy.swap_roles()
+    faults.reached("flip swapped")
     if not settled:
         proxy.hub.repair.frozen = ""
         proxy.state.remember(frozen="")
         proxy.fall_back("the flip was forced: the old side has to be filled from the new one before a flip back")
     moving.hand_over()
+    faults.reached("flip handed over")

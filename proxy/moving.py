@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 
 from backfill.errors import ConnectError
+from proxy import faults
 from proxy.link import Link
 from proxy.pinned import SUBSCRIBING, Pinned, is_message
 from resp.encode import encode
@@ -152,6 +153,7 @@ class Moving:
         """The other side serves: the pinned sessions go on there."""
         for pin in self._hub.pins:
             pin.move_to(self._heirs.pop(pin).link)
+            faults.reached("flip half handed over")
         self._hub.pins.drop_spares()
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from proxy import faults
 from proxy.roles import Name
 
 FORMAT = 1
@@ -134,18 +135,24 @@ class StateDir:
     def save(self, **changes: object) -> None:
         """Change some of the facts, durably: they are what they were if this fails. Errors: OSError."""
         changed = replace(self.durable, **changes)  # type: ignore[arg-type]
+        what = next(iter(changes), "")
         temporary = self.path / (STATE_FILE + ".new")
         with open(temporary, "w") as file:
+            faults.reached(f"{what} opened")
             file.write(changed.to_json())
             file.flush()
+            faults.reached(f"{what} written")
             os.fsync(file.fileno())
+        faults.reached(f"{what} synced")
         os.replace(temporary, self.path / STATE_FILE)
+        faults.reached(f"{what} renamed")
         self.durable, self._unsaved = changed, False  # the next start reads this, whatever comes now
         directory = os.open(self.path, os.O_RDONLY)
         try:
             os.fsync(directory)
         finally:
             os.close(directory)
+        faults.reached(f"{what} durable")
 
     def close(self) -> None:
         """Let another proxy have the directory."""
