@@ -28,7 +28,7 @@ from proxy.demo.command import demo
 from proxy.journal import Sync, WhenFull
 from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
 from proxy.server import Proxy, Settings
-from proxy.show import finish_lines, flip_lines, status_table, verify_lines
+from proxy.show import finish_lines, flip_lines, force_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
 
 POLL_SECONDS = 0.2  # progress of a job
@@ -304,12 +304,10 @@ def flip(
 ) -> None:
     """Let the other side serve. The same command flips back."""
     if force and not yes and not dry_run:
-        click.confirm(
-            "--force flips although the gate says no: keys that are dirty or were never copied are lost "
-            "on the new side (their values there are old or missing). Go on?",
-            abort=True,
-            err=True,
-        )
+        gate = ask(state_dir, "FLIP", "DRY-RUN", "MAX-PAUSE", str(max_pause))
+        for line in force_lines(gate):
+            click.echo(line, err=True)
+        click.confirm("Go on?", abort=True, err=True)
     flags = [("DRY-RUN", dry_run), ("FORCE", force), ("SKIP-VERIFY", skip_verify)]
     outcome = ask(state_dir, "FLIP", "MAX-PAUSE", str(max_pause), *(name for name, wanted in flags if wanted))
     if as_json:

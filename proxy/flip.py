@@ -18,6 +18,7 @@ from proxy.finish import FINISHED
 from proxy.hub import FLIP
 from proxy.moving import Moving
 from proxy.roles import Name
+from proxy.unheld import warnings
 
 if TYPE_CHECKING:
     from proxy.jobs import Jobs
@@ -39,7 +40,9 @@ class Outcome:
     epoch: int = 0
     pause_ms: float = 0.0
     drain_ms: float = 0.0
+    estimate_ms: float = 0.0  # of a dry run: the pause that a flip would make
     reasons: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)  # what applications may notice (see unheld.py)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -117,6 +120,8 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
     """Flip, or say why not."""
     outcome = Outcome(serving=proxy.roles.serving.value, epoch=proxy.roles.epoch)
     outcome.reasons = await gate(proxy, jobs, terms)
+    await proxy.serving.ask_used()
+    outcome.warnings = [] if proxy.finished else warnings(proxy)
     if outcome.reasons and not terms.force:
         return outcome
     hub = proxy.hub
@@ -132,11 +137,23 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
         await _within_a_pause(proxy, terms, moving, outcome)
     finally:
         moving.close()
+    if terms.dry_run:
+        _estimate(proxy, outcome)
     outcome.serving, outcome.epoch = proxy.roles.serving.value, proxy.roles.epoch
     if outcome.flipped:
         proxy.flips.append({"at": time.time(), **outcome.to_json()})
         del proxy.flips[:-20]
     return outcome
+
+
+def _estimate(proxy: Proxy, outcome: Outcome) -> None:
+    """The pause is the drain, and the time that the disk takes for the state: measured, with the state as it is."""
+    began = time.monotonic()
+    try:
+        proxy.state.save()
+    except OSError as problem:
+        outcome.reasons.append(f"the state cannot be saved: {problem.strerror}")
+    outcome.estimate_ms = round(outcome.drain_ms + (time.monotonic() - began) * 1000, 3)
 
 
 async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: Outcome) -> None:

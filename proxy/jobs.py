@@ -16,6 +16,7 @@ import trio
 from proxy.filling import Filling, Plan, Work
 from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
+from proxy.unheld import counted, review
 from proxy.verifying import TOLERANCE_MS, Verifying
 from proxy.watch import State
 
@@ -57,6 +58,7 @@ class Jobs:
         self._flipping = trio.Lock()
         self._began = time.time()
         nursery.start_soon(self._refill)
+        nursery.start_soon(review, proxy)
 
     def __repr__(self) -> str:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
@@ -155,6 +157,7 @@ class Jobs:
                 "reasons": hub.repair.keys.reasons(),
             },
             "unmirrored_commands": dict(hub.recorder.unmirrored.most_common(20)),
+            "unheld": counted(proxy),
             "watch": {
                 "state": hub.watch.state.value,
                 "unexplained": hub.watch.unexplained,

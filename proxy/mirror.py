@@ -11,7 +11,7 @@ states whatever the reply says, and the key is dirty.
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
@@ -32,6 +32,9 @@ Callback = Callable[[bytes | None], None]
 Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
 
 QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
+
+MISUNDERSTOOD = ("ERR unknown ", "ERR syntax error", "ERR wrong number of arguments", "nsupported ")
+MAX_MISUNDERSTOOD = 100  # different ones that are counted
 
 DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
 NEAR_EXPIRY = "may have expired on one side first"
@@ -62,6 +65,7 @@ class Mirror:
         self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
         self.whole_db: Callable[[str], None] = lambda reason: None
         self.answered = 0  # replies so far, lost ones included
+        self.misunderstood: Counter[str] = Counter()  # effects that the mirror side has no words for, by its error
         self.retired = False  # nothing is mirrored any more, and nothing is kept for later (see finish.py)
         self._roles = roles
         self._clock = clock
@@ -452,8 +456,16 @@ class Mirror:
 
     def _differ(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
         self.differed += 1
+        self._note_misunderstood(reason)
         for key in keys:
             self.mark(db, key, reason, seq)
+
+    def _note_misunderstood(self, reason: str) -> None:
+        """A refusal that shows that the mirror side does not know the command, or the option."""
+        if any(words in reason for words in MISUNDERSTOOD):
+            text = reason.partition(", with args")[0]
+            if text in self.misunderstood or len(self.misunderstood) < MAX_MISUNDERSTOOD:
+                self.misunderstood[text] += 1
 
     def _copied(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, place, form, count = item

@@ -46,6 +46,7 @@ class Recorder:
         self, roles: Roles, mirror: Mirror, repair: Repair, clock: Callable[[], float], wall: Callable[[], float]
     ) -> None:
         self.unmirrored: Counter[str] = Counter()
+        self.wanted: Counter[str] = Counter()  # writes that the serving side does not know, but the mirror side does
         self.scripts = Scripts()
         self.cursors = Cursors()
         self.scripts_done: Callable[[int], None] = lambda count: None  # told of scripts that were answered, or lost
@@ -92,8 +93,12 @@ class Recorder:
             if frame[0] != _ERROR:
                 guard = kind is GUARDED or (kind is PUSHED and frame != b":%d\r\n" % (len(args) - 2))
                 self._mirror.as_sent(item, frame, self.now, guard)
+            else:
+                self.note_unknown(spec)
             return
         _, session, _, _, _, db, sent = item
+        if frame[0] == _ERROR:
+            self.note_unknown(spec)
         if spec.route is Route.SCRIPT:
             self.scripts_done(1)
         self.answered(spec, args, frame, db, session.resp, sent)
@@ -110,6 +115,12 @@ class Recorder:
             kind = spec.rule.kind_of(argc)
             grown = kind is PUSHED and set(frames) != {b":%d\r\n" % (argc - 2)}
             self._mirror.run(db, run, self.now, kind is GUARDED or grown)
+
+    def note_unknown(self, spec: Spec) -> None:
+        """A command failed, or will: does only the other side know it?"""
+        facts = self._roles
+        if spec.name in facts.mirror_facts.commands and spec.name not in facts.serving_facts.commands:
+            self.wanted[spec.name.decode()] += 1
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
         """A write on the lane was answered with `frame` (RESP version `resp`)."""

@@ -286,6 +286,8 @@ class Router:
         def open_pin() -> None:
             self._hub.pins.open(session, args)
 
+        if not spec.known:
+            self._hub.recorder.note_unknown(spec)
         if spec.name == TRACKING:
             session.when_idle(lambda: self._track(session, open_pin, args))
         else:

@@ -520,6 +520,8 @@ class Proxy:
         if lane_link is not None:
             hub.mirror.attach(lane_link)
         hub.repair.restart_forms()
+        hub.recorder.wanted.clear()
+        hub.mirror.misunderstood.clear()
         self._use(self.serving)
         hub.watch.move()
 

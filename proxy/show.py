@@ -36,6 +36,13 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield "dirty keys", f"{status['dirty']:,}"
     if status["unmirrored"]:
         yield "unmirrored", f"{status['unmirrored']:,}: {', '.join(status['unmirrored_commands'])}"
+    unheld = status["unheld"]
+    if unheld["commands"] or unheld["misunderstood"] or unheld["keys"]:
+        commands = ", ".join(f"{name} ({calls:,})" for name, calls in unheld["commands"].items())
+        told = [f"commands {commands}"] if commands else []
+        told += [f"{text} ({count:,})" for text, count in unheld["misunderstood"].items()]
+        told += [f"{unheld['keys']:,} keys, {'; '.join(unheld['examples'][:2])}"] if unheld["keys"] else []
+        yield "not for the mirror", "; ".join(told)
     yield "clients", f"{status['clients']:,} ({status['waiting']:,} blocked, {status['pinned']:,} pinned)"
     filling = status["backfill"]
     yield (
@@ -66,6 +73,21 @@ def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iter
         yield f"not complete: {report['problem']}"
 
 
+def force_lines(gate: dict[str, Any]) -> Iterator[str]:
+    """What a forced flip may cost, from a dry run's outcome."""
+    other = "target" if gate["serving"] == "source" else "source"
+    if not gate["reasons"]:
+        yield f"Nothing stands against the flip: nothing is lost, and --force is not needed. The {other} will serve."
+        return
+    yield f"--force lets the {other} serve although:"
+    for reason in gate["reasons"]:
+        yield f"  - {reason}"
+    yield (
+        f"What was written and has not reached the {other} is lost: keys that are dirty or were never copied are old "
+        f"or missing there. A flip back needs a new backfill, which overwrites what is on the {gate['serving']}."
+    )
+
+
 def finish_lines(end: dict[str, Any], target: str) -> Iterator[str]:
     """The outcome of a finish."""
     if end["finished"]:
@@ -83,8 +105,13 @@ def flip_lines(outcome: dict[str, Any], dry_run: bool) -> Iterator[str]:
         side, epoch, pause = outcome["serving"], outcome["epoch"], outcome["pause_ms"]
         yield f"flipped: the {side} serves now (epoch {epoch}), pause {pause:.1f} ms"
     elif dry_run and not outcome["reasons"]:
-        yield f"a flip would go through; the drain took {outcome['drain_ms']:.1f} ms"
+        yield (
+            f"a flip would go through: the drain took {outcome['drain_ms']:.1f} ms, "
+            f"a pause of about {outcome['estimate_ms']:.1f} ms is to be expected"
+        )
     else:
         yield f"not flipped: the {outcome['serving']} serves as before"
     for reason in outcome["reasons"]:
         yield f"  - {reason}"
+    for warning in outcome["warnings"]:
+        yield f"  ! {warning}"

@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from backfill.client import Client, ConnectionLost, ReplyError, command_names
+from backfill.commandstats import commands_used
 from backfill.dial import connect
 from backfill.errors import BackfillError, ConnectError, ScanError
 from backfill.scan import databases
@@ -49,6 +50,7 @@ class Side:
         self.size = 0  # keys, as last seen
         self.on_restart: Callable[[int, int], None] = lambda before, now: None  # keys before, keys now
         self.unfenced = False  # CLIENT KILL is refused: what a lost connection still carries may run later
+        self.used: dict[bytes, int] = {}  # commands that it has carried out (see backfill/commandstats.py)
         self._instance = instance
         self._control: Client | None = None
         self._up = trio.Event()
@@ -145,6 +147,14 @@ class Side:
         with suppress(ConnectionLost):
             await self._ask_limit(self.control)
 
+    async def _ask_used(self, control: Client) -> None:
+        self.used = commands_used(await control.call(b"INFO", b"commandstats"))
+
+    async def ask_used(self) -> None:
+        """What it has carried out by now."""
+        with suppress(ConnectionLost):
+            await self._ask_used(self.control)
+
     async def _note_process(self, control: Client, run_id: str) -> None:
         former, self.facts.run_id = self.facts.run_id, run_id
         before, self.size = self.size, sum((await databases(control)).values())
@@ -160,6 +170,7 @@ class Side:
             if polls % SIZE_POLLS == 0:
                 self.size = sum((await databases(control)).values())
                 await self._ask_limit(control)
+                await self._ask_used(control)
 
     async def _measure(self, control: Client) -> None:
         sent = time.time() * 1000

@@ -10,6 +10,8 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from statistics import median
 
+from backfill.commandstats import unknown_there
+
 from .model import Check, Look, Sample, Verdict
 from .needs import HELLO, MULTI, MULTI_KEY, NEEDS, TRACKING, Need
 
@@ -28,11 +30,6 @@ BIG_ELEMENTS = 1_000_000
 BUNDLED = frozenset(["lua", "vectorset"])  # what a server lists as a module though nobody loaded it
 CORE_TYPES = frozenset(["string", "list", "set", "zset", "hash", "stream"])
 LOCAL = ("127.0.0.1", "localhost", "::1")
-OWN_BUSINESS = frozenset(  # of replicas, operators and crossfade itself: says nothing about applications
-    b"PSYNC SYNC REPLCONF REPLICAOF SLAVEOF SHUTDOWN DEBUG MONITOR LATENCY SLOWLOG CONFIG CLUSTER MODULE BGSAVE SAVE "
-    b"BGREWRITEAOF LASTSAVE FAILOVER ACL INFO COMMAND MEMORY CLIENT HELLO AUTH FUNCTION "
-    b"PEXPIRETIME HPEXPIRETIME".split()
-)
 RESERVES = ("maxmemory_reservation", "maxfragmentationmemory_reservation")  # INFO of Azure Cache for Redis
 
 
@@ -284,9 +281,8 @@ def _in_use(source: Look, target: Look, sample: Sample) -> Checks:
             "compare what your applications use with the target's documentation",
         )
         return
-    unknown = sorted(name for name in source.used if not _known(name, target) and name.split()[0] not in OWN_BUSINESS)
-    if unknown and target.commands:
-        counted = [f"{name.decode()} ({source.used[name]:,} calls)" for name in unknown]
+    if unknown := unknown_there(source.used, target.commands):
+        counted = [f"{name.decode(errors='replace')} ({calls:,} calls)" for name, calls in unknown.items()]
         yield Check(
             "commands in use",
             PROBLEM,
@@ -295,15 +291,6 @@ def _in_use(source: Look, target: Look, sample: Sample) -> Checks:
         )
     elif target.commands:
         yield Check("commands in use", OK, f"the target knows all {len(source.used)} of them")
-
-
-def _known(name: bytes, side: Look) -> bool:
-    """Servers before 7.0 list no subcommands: then the container is all that can be known."""
-    if name in side.commands:
-        return True
-    container = name.split()[0]
-    lists = any(command.startswith(container + b" ") for command in side.commands)
-    return container in side.commands and not lists
 
 
 def _modules(source: Look, target: Look, sample: Sample) -> Checks:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from backfill.client import Client, ReplyError, command_names
+from backfill.commandstats import commands_used, info_lines
 from backfill.errors import BackfillError
 from backfill.url import Url
 
@@ -32,9 +33,8 @@ async def look(url: Url, role: str, *, used: Iterable[bytes] = (), dbs: Iterable
     itself says is in use; `dbs`: that must be there. Errors: ConnectError, ConnectionLost."""
     async with Client.open(url, name=NAME, reply_timeout=REPLY_SECONDS) as client:
         table = _list(await client.call(b"COMMAND"))
-        stats = _lines(await client.call(b"INFO", b"commandstats"))
-        info = {**client.wire.server, **_lines(await client.call(b"INFO"))}
-        in_use = _used(stats)
+        info = {**client.wire.server, **info_lines(await client.call(b"INFO"))}
+        in_use = commands_used(await client.call(b"INFO", b"commandstats"))
         refused = await _refusals(client, role, info)
         may_queue = MULTI.name not in refused
         accepted, merged = await _dbs(client, url, {*range(FIRST_DBS), *dbs}, probe=role == "target" and may_queue)
@@ -128,25 +128,6 @@ def _calls(table: list[Any]) -> Iterable[tuple[bytes, list[bytes]]]:
 
 def _list(reply: Any) -> list[Any]:
     return reply if isinstance(reply, list) else []
-
-
-def _lines(reply: Any) -> dict[str, str]:
-    """The lines of an INFO reply."""
-    if not isinstance(reply, bytes):
-        return {}
-    lines = (line.partition(":") for line in reply.decode("utf-8", "replace").splitlines())
-    return {name: value for name, colon, value in lines if colon}
-
-
-def _used(stats: Mapping[str, str]) -> dict[bytes, int]:
-    """Calls by command that were carried out, from INFO commandstats: `cmdstat_xgroup|create:calls=3,usec=…`."""
-    found = {}
-    for line, text in stats.items():
-        facts = dict(part.partition("=")[::2] for part in text.split(","))
-        calls = int(facts.get("calls", 0)) - int(facts.get("failed_calls", 0))
-        if line.startswith("cmdstat_") and calls > 0:
-            found[line[8:].replace("|", " ").upper().encode()] = calls
-    return found
 
 
 async def _extras(client: Client) -> tuple[dict[str, str], dict[str, str], str, int]:
