@@ -117,9 +117,10 @@ class Recorder:
             self._mirror.run(db, run, self.now, kind is GUARDED or grown)
 
     def note_unknown(self, spec: Spec) -> None:
-        """A command failed, or will: does only the other side know it?"""
-        facts = self._roles
-        if spec.name in facts.mirror_facts.commands and spec.name not in facts.serving_facts.commands:
+        """A command failed, or will: does only the other side know it? (Of a subcommand, before 7.0, only the container
+        is listed.)"""
+        here, there = self._roles.serving_facts.commands, self._roles.mirror_facts.commands
+        if spec.name in there and here.isdisjoint((spec.name, spec.name.partition(b" ")[0])):
             self.wanted[spec.name.decode()] += 1
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:

@@ -1,0 +1,38 @@
+"""What the documents tell people to type exists."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+import pytest
+
+from crossfade import main
+
+ROOT = Path(__file__).parent.parent
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+CODE = re.compile(r"^ {4}(crossfade .*)$|`(crossfade [a-z][^`]*)`", re.MULTILINE)
+
+
+def commands() -> Iterator[tuple[str, str]]:
+    for path in DOCUMENTS:
+        for match in CODE.finditer(path.read_text()):
+            yield path.name, " ".join((match[1] or match[2]).split())
+
+
+def test_there_are_some() -> None:
+    assert len(list(commands())) > 40
+
+
+@pytest.mark.parametrize(("document", "line"), sorted(set(commands())))
+def test_it_can_be_typed(document: str, line: str) -> None:
+    """The subcommand and each of its options; what follows an option is not looked at."""
+    words = shlex.split(line.replace("…", ""), comments=True)[1:]
+    command = main.commands.get(words[0]) if words else None
+    assert command is not None, f"there is no `crossfade {words[0]}`"
+    known = {option for parameter in command.params for option in parameter.opts if isinstance(parameter, click.Option)}
+    unknown = {word for word in words[1:] if word.startswith("--")} - known
+    assert not unknown, f"`crossfade {words[0]}` has no {', '.join(sorted(unknown))}"
