@@ -4,8 +4,9 @@ Owns `finish` (the operator is content with the target: nothing is sent to the s
 way back: both sides become equal by a new backfill). Both are made durable before anything else, so a proxy that is
 killed in between is, on its next start, what the operator was told or what it was before.
 
-While mirroring is finished the proxy is a plain one: the recorder's effects and marks lead nowhere (`Mirror.retired`,
-`Unkept`), no journal is written, nothing is watched, and the source is not even connected to.
+While mirroring is finished the proxy is a plain one: replies of the lane are not looked at (`Plain`), effects and marks
+from elsewhere lead nowhere (`Mirror.retired`, `Unkept`), no journal is written, nothing is watched, and the source is
+not even connected to.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy import faults
 from proxy.dirty import DirtyKeys, Unkept
+from proxy.recorder import Plain
 from proxy.roles import Name
 
 if TYPE_CHECKING:
@@ -84,6 +86,7 @@ def retire(proxy: Proxy) -> None:
     """From now on nothing is kept for the mirror side; also at the start of a proxy that was finished before."""
     hub = proxy.hub
     hub.journal = None
+    hub.lane.recorder = Plain(hub.recorder)
     hub.read_only = ""
     hub.repair.keys = Unkept()
     hub.repair.forget()
@@ -104,6 +107,7 @@ def mirror_again(proxy: Proxy) -> None:
     log.info("mirroring to the %s begins again", proxy.mirror.name.value)
     hub.repair.keys = DirtyKeys()
     hub.mirror.retired = False
+    hub.lane.recorder = hub.recorder
     hub.journal = proxy.journal
     proxy.start_mirroring()
     faults.reached("mirroring again")

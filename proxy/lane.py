@@ -19,7 +19,7 @@ from resp.encode import encode
 
 if TYPE_CHECKING:
     from proxy.link import Link
-    from proxy.recorder import Recorder
+    from proxy.recorder import Plain, Recorder
     from proxy.session import Session
 
 Callback = Callable[[bytes | None], None]
@@ -47,7 +47,7 @@ class Block:
 class Lane:
     """The order of execution on the serving side."""
 
-    recorder: Recorder
+    recorder: Recorder | Plain
 
     def __init__(self, on_lost: Callable[[LaneLoss], None], on_full: Callable[[bool], None]) -> None:
         self._on_full = on_full

@@ -259,6 +259,24 @@ class Recorder:
         return places
 
 
+class Plain:
+    """Stands in for the recorder on the lane while nothing is mirrored: looks only at what is not about mirroring (who
+    gave a cursor, which scripts ran)."""
+
+    def __init__(self, recorder: Recorder) -> None:
+        self._recorder = recorder
+        self.tick = recorder.tick
+        self.block = recorder.block
+
+    def __repr__(self) -> str:
+        return f"<Plain {self._recorder!r}>"
+
+    def write(self, item: tuple[Any, ...], frame: bytes) -> None:
+        """The reply of a single write."""
+        if item[3].route is not Route.WRITE:
+            self._recorder.write(item, frame)
+
+
 def other_db(name: bytes, args: list[bytes]) -> int | None:
     """The destination db of MOVE and COPY … DB, which no key spec tells."""
     db = None

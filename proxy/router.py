@@ -169,7 +169,7 @@ class Router:
     def _scan(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         hub = self._hub
         side = hub.recorder.cursors.side(session.db, spec.name, args)
-        if side is None or side is hub.roles.serving or hub.mirror.link is None:
+        if side is None or side is hub.roles.serving:
             return self._write(session, spec, args, rest)  # not a write: but its reply is looked at
         session.when_idle(lambda: self._scan_there(session, spec, args))
         return 0

@@ -213,6 +213,21 @@ def test_the_state_cannot_be_saved(flipped: RunningProxy, server_62: Server) -> 
     assert finish(flipped)["finished"]
 
 
+def test_a_scan_that_the_source_began(flipped: RunningProxy) -> None:
+    """It cannot be finished any more, and says so: going on with its cursor on the target would miss keys."""
+    assert flipped.admin("FLIP", "SKIP-VERIFY", "FORCE")["serving"] == "source"
+    with redis.Redis(port=flipped.port, single_connection_client=True) as client:
+        cursor, _ = client.scan(0, count=10)
+        assert cursor
+        assert flipped.admin("FLIP", "SKIP-VERIFY")["flipped"]
+        on, _ = client.scan(cursor, count=10)
+        assert on, "it goes on, on the source"
+        finish(flipped)
+        with pytest.raises(redis.ResponseError, match="begin again"):
+            client.scan(on, count=10)
+        assert len(set(client.scan_iter(count=10))) == client.dbsize()
+
+
 def test_sessions_that_were_there(flipped: RunningProxy, server_62: Server) -> None:
     """What was open on a connection of its own, or waiting, goes on: its keys are not held for anybody."""
     subscriber = flipped.client().pubsub()
