@@ -141,6 +141,16 @@ async def test_more_dbs_than_usual(start_server: StartServer) -> None:
     assert found.verdict is OK and "33" in found.fact
 
 
+async def test_a_service_that_ignores_select(start_server: StartServer, server_62: Server) -> None:
+    """Made of ECHO under the name of SELECT: every number is taken, and all is one db."""
+    target = start_server("redis-7.0", config={"rename-command SELECT": "", "rename-command ECHO": "SELECT"})
+    found = await one("dbs", server_62, target)
+    assert found.verdict is WARNING and "takes SELECT 1-15 and stays in db 0" in found.fact
+    server_62.call("SET", "k", "v", db=4)
+    assert (await one("dbs", server_62, target)).verdict is PROBLEM
+    assert (await one("target empty", server_62, target)).verdict is OK, "the probe is still there"
+
+
 # --- memory ---
 
 
