@@ -276,6 +276,9 @@ class Plain:
         if item[3].route is not Route.WRITE:
             self._recorder.write(item, frame)
 
+    def run(self, item: tuple[Any, ...]) -> None:
+        """The replies of a pipeline of writes: of mirroring only."""
+
 
 def other_db(name: bytes, args: list[bytes]) -> int | None:
     """The destination db of MOVE and COPY … DB, which no key spec tells."""
