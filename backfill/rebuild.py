@@ -66,11 +66,11 @@ def _write_string(key: bytes, value: bytes, deadline: int | None) -> Iterator[Co
 def _rebuild(state: State, shift_ms: int, target: frozenset[bytes], version: tuple[str, int, int]) -> Iterable[Command]:
     match state.value:
         case tuple():
-            return _chunked([b"RPUSH", state.key], ((item,) for item in state.value))
+            return chunked([b"RPUSH", state.key], ((item,) for item in state.value))
         case frozenset():
-            return _chunked([b"SADD", state.key], ((member,) for member in state.value))
+            return chunked([b"SADD", state.key], ((member,) for member in state.value))
         case SortedSet(scores):
-            return _chunked([b"ZADD", state.key], ((repr(score).encode(), m) for m, score in scores.items()))
+            return chunked([b"ZADD", state.key], ((repr(score).encode(), m) for m, score in scores.items()))
         case Hash():
             return _write_hash(state.key, state.value, shift_ms, target)
         case Stream():
@@ -80,7 +80,7 @@ def _rebuild(state: State, shift_ms: int, target: frozenset[bytes], version: tup
 
 
 def _write_hash(key: bytes, value: Hash, shift_ms: int, target: frozenset[bytes]) -> Iterable[Command]:
-    commands = _chunked([b"HSET", key], value.fields.items())
+    commands = chunked([b"HSET", key], value.fields.items())
     return chain(commands, _field_deadlines(key, value, shift_ms)) if b"HPEXPIREAT" in target else commands
 
 
@@ -93,7 +93,7 @@ def _field_deadlines(key: bytes, value: Hash, shift_ms: int) -> Iterator[Command
             yield [b"HPEXPIREAT", key, b"%d" % deadline, b"FIELDS", b"%d" % len(batch), *batch]
 
 
-def _chunked(head: Command, items: Iterable[tuple[bytes, ...]]) -> Iterator[Command]:
+def chunked(head: Command, items: Iterable[tuple[bytes, ...]]) -> Iterator[Command]:
     """`head` with the items behind it, in as many commands as the limits want."""
     command, size = list(head), 0
     for item in items:

@@ -65,21 +65,28 @@ def id_order(identity: bytes) -> tuple[int, int]:
 
 def write(key: bytes, stream: Stream, *, shift_ms: int, counters: bool) -> Iterator[Command]:
     """The commands that make the stream where there is no such key. `counters`: the target is 7.0 or later."""
-    placeholders = _deleted_but_pending(stream, counters)
+    placeholders = deleted_but_pending(stream, counters)
     entries = {**dict.fromkeys(placeholders, PLACEHOLDER), **stream.entries}
     for identity in sorted(entries, key=id_order) if placeholders else entries:
         yield [b"XADD", key, identity, *entries[identity]]
-    if not entries and not stream.groups:
+    yield from finish(key, stream, len(stream.entries), placeholders, shift_ms=shift_ms, counters=counters)
+
+
+def finish(
+    key: bytes, stream: Stream, count: int, placeholders: list[bytes], *, shift_ms: int, counters: bool
+) -> Iterator[Command]:
+    """What comes behind the `count` entries, and the placeholders among them: groups, and the counters."""
+    if not count and not placeholders and not stream.groups:
         yield [b"XGROUP", b"CREATE", key, TEMPORARY_GROUP, NO_ID, b"MKSTREAM"]
         yield [b"XGROUP", b"DESTROY", key, TEMPORARY_GROUP]
     for group in stream.groups:
         yield from _write_group(key, group, shift_ms, counters)
     for batch in _batches(placeholders):
         yield [b"XDEL", key, *batch]
-    yield from _write_counters(key, stream, counters)
+    yield from _write_counters(key, stream, count, counters)
 
 
-def _deleted_but_pending(stream: Stream, counters: bool) -> list[bytes]:
+def deleted_but_pending(stream: Stream, counters: bool) -> list[bytes]:
     """Since 7.0 the last id cannot be set back below a deleted entry: pending ids above it stay behind (see `lost`).
     Only 6.2 can have any, after an XSETID."""
     wanted = {entry.id for group in stream.groups for entry in group.pending} - stream.entries.keys() - {NO_ID}
@@ -89,7 +96,7 @@ def _deleted_but_pending(stream: Stream, counters: bool) -> list[bytes]:
 
 def lost(stream: Stream, *, counters: bool) -> int:
     """How many pending entries the target cannot hold."""
-    held = {*stream.entries, *_deleted_but_pending(stream, counters)}
+    held = {*stream.entries, *deleted_but_pending(stream, counters)}
     return sum(entry.id not in held for group in stream.groups for entry in group.pending)
 
 
@@ -108,7 +115,7 @@ def _delivery(entry: Pending) -> tuple[bytes, int, int]:
     return entry.consumer, entry.delivered_ms, entry.count
 
 
-def _write_counters(key: bytes, stream: Stream, counters: bool) -> Iterator[Command]:
+def _write_counters(key: bytes, stream: Stream, count: int, counters: bool) -> Iterator[Command]:
     """The last id stays at that of the last entry unless it is set: entries behind it were deleted."""
     if stream.last_id == NO_ID and not stream.entries_added:
         return
@@ -116,7 +123,7 @@ def _write_counters(key: bytes, stream: Stream, counters: bool) -> Iterator[Comm
         added = b"%d" % stream.entries_added
         yield [b"XSETID", key, stream.last_id, b"ENTRIESADDED", added, b"MAXDELETEDID", stream.max_deleted_id]
     elif counters:  # from 6.2, as a server of 7.0 loads such a stream: nothing was ever deleted
-        added = b"%d" % len(stream.entries)
+        added = b"%d" % count
         yield [b"XSETID", key, stream.last_id, b"ENTRIESADDED", added, b"MAXDELETEDID", NO_ID]
     else:
         yield [b"XSETID", key, stream.last_id]

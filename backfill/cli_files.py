@@ -1,0 +1,343 @@
+"""The commands of the CLI for files: export, import.
+
+Owns options, what is printed, and exit codes: 0 done, 1 keys that failed or an import that stopped at a bad record, 2
+usage (also: a file that cannot be opened), 3 the server cannot be reached or refuses.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import click
+import trio
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+from rich.text import Text
+from setproctitle import setproctitle
+
+from backfill.client import Client
+from backfill.compare import show
+from backfill.errors import BackfillError
+from backfill.files.exporting import ExportReport, export
+from backfill.files.formats import FORMATS, Format, format_of
+from backfill.files.importing import ImportReport, Policy, Stopped, import_records
+from backfill.files.opening import STANDARD, reading, writing
+from backfill.files.records import SIMPLE, Bad, FileError, Piece
+from backfill.files.wanted import Wanted, wanted
+from backfill.files.writing import Existing, Outcome, Ttl
+from backfill.url import Url, UrlError, parse_url
+
+EXIT_FAILED, EXIT_USAGE, EXIT_CONNECT = 1, 2, 3
+MAX_SHOWN = 20  # lines about single keys
+CLIENT_NAME = "crossfade-files"
+
+
+class UrlType(click.ParamType[Url]):
+    """A server URL."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
+        if isinstance(value, Url):
+            return value
+        try:
+            return parse_url(value)
+        except UrlError as problem:
+            self.fail(problem.text, param, ctx)
+
+
+KINDS = [kind.decode() for kind in SIMPLE]
+
+
+def _filters(command: Callable[..., None]) -> Callable[..., None]:
+    """Which keys, and the options that both commands have."""
+    for decorate in (
+        click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
+        click.option(
+            "--type",
+            "types",
+            type=click.Choice([*KINDS, *FORMATS]),
+            multiple=True,
+            help="Only keys of this type (may be repeated); a format here means --format.",
+        ),
+        click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this (may be repeated)."),
+        click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (may be repeated)."),
+        click.option("--format", "format_name", type=click.Choice(list(FORMATS)), help="By default, as FILE is named."),
+    ):
+        command = decorate(command)
+    return command
+
+
+def _chosen(
+    file: str, format_name: str | None, types: tuple[str, ...], match: tuple[str, ...], exclude: tuple[str, ...]
+) -> tuple[Format, Callable[[tuple[int, ...]], Wanted]]:
+    kinds = [kind for kind in types if kind not in FORMATS]
+    named = next((name for name in types if name in FORMATS), format_name)
+    return format_of(file, named), lambda dbs: wanted(match, exclude, kinds, dbs)
+
+
+# -- export ------------------------------------------------------------------------------------------------------------
+
+
+@click.command("export")
+@click.argument("source", type=UrlType())
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.option(
+    "--ttl",
+    type=click.Choice([Ttl.ABSOLUTE.value, Ttl.RELATIVE.value]),
+    default=Ttl.ABSOLUTE.value,
+    show_default=True,
+    help="Write the instant at which a key expires, or the time that remains; in ms.",
+)
+@_filters
+def export_command(
+    source: Url,
+    file: str,
+    ttl: str,
+    format_name: str | None,
+    match: tuple[str, ...],
+    exclude: tuple[str, ...],
+    types: tuple[str, ...],
+    dbs: tuple[int, ...],
+    as_json: bool,
+) -> None:
+    """Write the keys of SOURCE to FILE ("-": standard output; gzip if the name ends in .gz).
+
+    Every db is exported, or the one that the URL names. FILE appears when it is whole.
+    """
+    setproctitle(f"crossfade export {source} {file}")
+    begin = time.monotonic()
+
+    async def work() -> ExportReport:
+        format, choose = _chosen(file, format_name, types, match, exclude)
+        which = choose(dbs or ((source.db,) if source.db else ()))
+        server_side = match[0].encode("utf-8", "surrogateescape") if len(match) == 1 else None
+        async with Client.open(source, name=CLIENT_NAME) as client:
+            with writing(file) as output, _progress("export", count=True) as advance:
+                return await export(
+                    client,
+                    format.writer(),
+                    output,
+                    which,
+                    relative=ttl == Ttl.RELATIVE.value,
+                    match=server_side,
+                    progress=advance,
+                )
+
+    report = _run(work)
+    _say(_export_document(report, file, time.monotonic() - begin), _export_lines, as_json, err=file == STANDARD)
+    sys.exit(EXIT_FAILED if report.failures else 0)
+
+
+def _export_document(report: ExportReport, file: str, seconds: float) -> dict[str, Any]:
+    return {
+        "file": file,
+        "keys": report.keys,
+        "types": dict(sorted(report.kinds.items())),
+        "bytes": report.written_bytes,
+        "failed": report.failures,
+        "failures": [{"key": show(key), "reason": reason} for key, reason in report.failed],
+        "changed": report.changes,
+        "changed_keys": list(map(show, report.changed)),
+        "seconds": round(seconds, 3),
+    }
+
+
+def _export_lines(document: dict[str, Any]) -> Iterator[str]:
+    types = ", ".join(f"{count:,} {kind}" for kind, count in document["types"].items())
+    yield (
+        f"{document['keys']:,} keys exported{f' ({types})' if types else ''}, {document['bytes']:,} bytes, "
+        f"{document['seconds']:.1f} s"
+    )
+    if document["failed"]:
+        yield f"{document['failed']:,} keys could not be read:"
+        yield from (f"  {one['key']}: {one['reason']}" for one in document["failures"][:MAX_SHOWN])
+    if document["changed"]:
+        yield f"{document['changed']:,} big keys changed while they were read in pages:"
+        yield from (f"  {key}" for key in document["changed_keys"][:MAX_SHOWN])
+
+
+# -- import ------------------------------------------------------------------------------------------------------------
+
+
+@click.command("import")
+@click.argument("file", type=click.Path(dir_okay=False, allow_dash=True))
+@click.argument("target", type=UrlType())
+@click.option("--replace", is_flag=True, help="Replace keys that exist.")
+@click.option("--skip-existing", is_flag=True, help="Leave keys that exist as they are.")
+@click.option("--skip-bad", is_flag=True, help="Go on behind a record that cannot be imported, and list it at the end.")
+@click.option(
+    "--ttl",
+    type=click.Choice([mode.value for mode in Ttl]),
+    default=Ttl.AUTO.value,
+    show_default=True,
+    help="What the ttls in the file are: instants, or what remains, in ms. auto: an instant from 10^12 on.",
+)
+@click.option(
+    "--key",
+    metavar="TEMPLATE",
+    help="FILE is a table: make a hash of every row or object, under this key, like 'beer:{id}'.",
+)
+@_filters
+def import_command(
+    file: str,
+    target: Url,
+    replace: bool,
+    skip_existing: bool,
+    skip_bad: bool,
+    ttl: str,
+    key: str | None,
+    format_name: str | None,
+    match: tuple[str, ...],
+    exclude: tuple[str, ...],
+    types: tuple[str, ...],
+    dbs: tuple[int, ...],
+    as_json: bool,
+) -> None:
+    """Write the keys in FILE ("-": standard input) to TARGET.
+
+    A key goes into the db that it came from, or into the one that the URL names. A key that exists, or a record that is
+    wrong, ends the import with its line. After an interruption, run the same command with --replace or --skip-existing.
+    """
+    if replace and skip_existing:
+        raise click.UsageError("--replace or --skip-existing: not both")
+    setproctitle(f"crossfade import {file} {target}")
+    existing = Existing.REPLACE if replace else Existing.SKIP if skip_existing else Existing.FAIL
+    policy = Policy(existing, Ttl(ttl), skip_bad, target.db or None)
+    begin = time.monotonic()
+    report = ImportReport()
+
+    async def work() -> None:
+        format, choose = _chosen(file, format_name, types, match, exclude)
+        with reading(file) as found:
+            records = _records(format, key, found.chunks())
+            async with Client.open(target, name=CLIENT_NAME) as client:
+                with _progress("import", total=found.size) as advance:
+                    await import_records(
+                        client, records, choose(dbs), policy, report, lambda _: advance(found.done, found.size or 0)
+                    )
+
+    stopped = ""
+    try:
+        _run(work)
+    except Stopped as problem:
+        stopped = problem.text
+    document = _import_document(report, file, stopped, time.monotonic() - begin)
+    if as_json or not stopped:
+        _say(document, _import_lines, as_json, err=False)
+    if stopped:
+        done = f"{report.outcomes[Outcome.WRITTEN]:,} keys were imported before"
+        _fail(f"{stopped}; {done}", EXIT_FAILED)
+    sys.exit(EXIT_FAILED if report.bad or report.lossy else 0)
+
+
+def _records(format: Format, key: str | None, chunks: Iterator[bytes]) -> Iterator[Piece | Bad]:
+    if key is None:
+        return format.read(chunks)
+    if format.table is None:
+        raise FileError(f"--key is for tables: csv, tsv, psv, json or jsonl, not {format.name}")
+    return format.table(chunks, key)
+
+
+def _import_document(report: ImportReport, file: str, stopped: str, seconds: float) -> dict[str, Any]:
+    return {
+        "file": file,
+        "records": report.records,
+        "imported": report.outcomes[Outcome.WRITTEN],
+        "existing": report.outcomes[Outcome.EXISTED],
+        "expired": report.outcomes[Outcome.EXPIRED],
+        "filtered": report.filtered,
+        "bad": report.bad,
+        "problems": [{"line": one.line, "text": one.text} for one in report.problems],
+        "lossy": report.lossy,
+        "losses": [{"line": one.line, "text": one.text} for one in report.losses],
+        "stopped": stopped,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _import_lines(document: dict[str, Any]) -> Iterator[str]:
+    names = {"existing": "exist and were left", "expired": "expired", "filtered": "not wanted", "bad": "bad"}
+    others = "".join(f", {document[name]:,} {text}" for name, text in names.items() if document[name])
+    yield f"{document['imported']:,} keys imported{others}, {document['seconds']:.1f} s"
+    for one in document["problems"][:MAX_SHOWN]:
+        yield f"  line {one['line']}: {one['text']}"
+    if document["bad"] > MAX_SHOWN:
+        yield f"  ... and {document['bad'] - MAX_SHOWN:,} more (--json lists 1,000)"
+    if document["lossy"]:
+        yield f"{document['lossy']:,} keys lost something that the target cannot hold:"
+        yield from (f"  line {one['line']}: {one['text']}" for one in document["losses"][:MAX_SHOWN])
+
+
+# -- both --------------------------------------------------------------------------------------------------------------
+
+
+def _fail(text: str, code: int) -> NoReturn:
+    click.echo(f"crossfade: {text}", err=True)
+    sys.exit(code)
+
+
+def _run(work: Callable[[], Awaitable[Any]]) -> Any:
+    """Run it; what was to be expected ends the process with one line. Errors: Stopped."""
+    try:
+        return trio.run(work)
+    except Stopped:
+        raise
+    except FileError as problem:
+        _forget_output()
+        _fail(problem.text, EXIT_USAGE)
+    except BackfillError as problem:
+        _fail(problem.text, EXIT_CONNECT)
+
+
+def _forget_output() -> None:
+    """When the reader of our standard output has gone, nothing may be written to it at the end, either."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def _say(document: dict[str, Any], lines: Callable[[dict[str, Any]], Iterator[str]], as_json: bool, err: bool) -> None:
+    if as_json:
+        click.echo(json.dumps(document), err=err)
+        return
+    for line in lines(document):
+        click.echo(line, err=err)
+
+
+class _Rate(ProgressColumn):
+    """Keys, or bytes, a second."""
+
+    def render(self, task: Task) -> Text:
+        return Text(f"{task.speed:,.0f}/s" if task.speed else "")
+
+
+@contextmanager
+def _progress(what: str, *, total: int | None = None, count: bool = False) -> Iterator[Callable[[int, int], None]]:
+    """A bar on a terminal; nothing elsewhere. Gives what to call with done and total."""
+    console = Console(stderr=True)
+    amount = MofNCompleteColumn() if count else TaskProgressColumn()
+    columns = (TextColumn("{task.description}"), BarColumn(), amount, _Rate(), TimeRemainingColumn())
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=total)
+        yield lambda done, of: bar.update(task, completed=done, total=max(done, of) or None)
+
+
+COMMANDS = [export_command, import_command]

@@ -1,0 +1,123 @@
+"""Owns an export: every wanted key of a server, once, into a file.
+
+Keys that change meanwhile are exported as they were when they were read; keys that are there from beginning to end are
+exported for sure (SCAN's promise).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Iterable
+from dataclasses import dataclass, field
+
+from backfill.client import Client, command_names
+from backfill.scan import databases, scan, select
+
+from .formats import Writer
+from .opening import Output
+from .reading import Keys, NotRead
+from .wanted import Wanted
+
+MAX_NAMED = 100  # of keys in a report
+RECENT_KEYS = 100_000  # SCAN repeats a key only when the server's table shrinks, and then soon
+RECENT_BYTES = 32 * 1024 * 1024
+KEYS_PER_READ = 500
+
+
+@dataclass(slots=True)
+class ExportReport:
+    """What was done. `failed` and `changed` name the first keys."""
+
+    keys: int = 0
+    written_bytes: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
+    failures: int = 0
+    failed: list[tuple[bytes, str]] = field(default_factory=list)
+    changes: int = 0
+    changed: list[bytes] = field(default_factory=list)
+
+    def fail(self, key: bytes, reason: str) -> None:
+        self.failures += 1
+        if len(self.failed) < MAX_NAMED:
+            self.failed.append((key, reason))
+
+
+class Recent:
+    """Remembers the last keys, within bounds."""
+
+    def __init__(self) -> None:
+        self._new: set[bytes] = set()
+        self._old: set[bytes] = set()
+        self._bytes = 0
+
+    def fresh(self, keys: Iterable[bytes]) -> list[bytes]:
+        """Those that were not here lately, once each."""
+        found = []
+        for key in keys:
+            if key in self._new or key in self._old:
+                continue
+            found.append(key)
+            self._new.add(key)
+            self._bytes += len(key)
+            if len(self._new) >= RECENT_KEYS or self._bytes >= RECENT_BYTES:
+                self._new, self._old, self._bytes = set(), self._new, 0
+        return found
+
+
+async def export(
+    client: Client,
+    writer: Writer,
+    output: Output,
+    wanted: Wanted,
+    *,
+    relative: bool = False,
+    match: bytes | None = None,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> ExportReport:
+    """Write all wanted keys. `match`: a pattern that the server may filter by. `progress` gets the keys looked at and
+    their number. Errors: BackfillError."""
+    report = ExportReport()
+    keys = Keys(client, command_names(await client.call(b"COMMAND")), relative=relative)
+    counts = {db: count for db, count in (await databases(client)).items() if wanted.db(db)}
+    looked = 0
+    output.write(writer.head())
+    for db in sorted(counts):
+        await select(client, db)
+        async for page in _pages(client, match):
+            await _export_page(db, keys, [key for key in page if wanted.key(key)], writer, output, wanted, report)
+            looked += len(page)
+            progress(looked, sum(counts.values()))
+    output.write(writer.tail())
+    report.written_bytes = output.bytes
+    return report
+
+
+async def _pages(client: Client, match: bytes | None) -> AsyncIterator[list[bytes]]:
+    recent = Recent()
+    async for found in scan(client, match=match):
+        fresh = recent.fresh(found)
+        for start in range(0, len(fresh), KEYS_PER_READ):
+            yield fresh[start : start + KEYS_PER_READ]
+
+
+async def _export_page(
+    db: int, keys: Keys, page: list[bytes], writer: Writer, output: Output, wanted: Wanted, report: ExportReport
+) -> None:
+    if not page:
+        return
+    async for found in keys.read(page, wanted.kinds):
+        if isinstance(found, NotRead):
+            report.fail(found.key, found.reason)
+            continue
+        try:
+            found.head.db = db
+            for data in writer.record(found.head, found.items):
+                output.write(data)
+        finally:
+            found.close()
+        report.keys += 1
+        report.kinds[found.head.kind.decode("utf-8", "replace")] += 1
+        if found.changed:
+            report.changes += 1
+            if len(report.changed) < MAX_NAMED:
+                report.changed.append(found.head.key)

@@ -1,0 +1,146 @@
+"""Owns files: reading and writing them in chunks, gzip by name, standard streams for `-`.
+
+A door. A file that is written appears under its name only when it is whole: until then it is `NAME.part`, which a later
+run overwrites.
+"""
+
+from __future__ import annotations
+
+import gzip
+import os
+import stat
+import sys
+import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import IO, BinaryIO
+
+from .records import FileError
+
+CHUNK_BYTES = 64 * 1024
+GZIP_MAGIC = b"\x1f\x8b"
+STANDARD = "-"
+
+
+class Input:
+    """A file that is read. `size` and `done` count its bytes as they lie on the disk, for the progress."""
+
+    def __init__(self, name: str, raw: BinaryIO) -> None:
+        self._name = name
+        self._raw = raw
+        self.done = 0
+        self.size: int | None = None
+        with suppress(OSError):
+            status = os.fstat(raw.fileno())
+            self.size = status.st_size if stat.S_ISREG(status.st_mode) else None
+
+    def chunks(self) -> Iterator[bytes]:
+        """What is in it, decompressed if its name ends in .gz or it comes from standard input and is gzip. Errors:
+        FileError."""
+        try:
+            first = self._read()
+            packed = first.startswith(GZIP_MAGIC) if self._name == STANDARD else self._name.lower().endswith(".gz")
+            if packed and not first.startswith(GZIP_MAGIC[: len(first)]):
+                raise FileError("not gzip, though its name ends in .gz")
+            yield from self._unpacked(first) if packed else self._plain(first)
+        except OSError as problem:
+            raise FileError(f"cannot read {self._name}: {problem.strerror or problem}") from None
+
+    def _read(self) -> bytes:
+        data = self._raw.read(CHUNK_BYTES)
+        self.done += len(data)
+        return data
+
+    def _plain(self, data: bytes) -> Iterator[bytes]:
+        while data:
+            yield data
+            data = self._read()
+
+    def _unpacked(self, data: bytes) -> Iterator[bytes]:
+        """Of every member: gzip files may be put one behind the other."""
+        while data:
+            unpacker = zlib.decompressobj(wbits=31)
+            try:
+                while data and not unpacker.eof:
+                    yield unpacker.decompress(data, CHUNK_BYTES * 16)
+                    while unpacker.unconsumed_tail:
+                        yield unpacker.decompress(unpacker.unconsumed_tail, CHUNK_BYTES * 16)
+                    data = unpacker.unused_data or self._read()
+            except zlib.error:
+                raise FileError("the gzip data are damaged") from None
+            if not unpacker.eof:
+                raise FileError("the gzip data are cut off")
+
+
+@contextmanager
+def reading(name: str) -> Iterator[Input]:
+    """A file to read. Errors: FileError."""
+    if name == STANDARD:
+        yield Input(name, sys.stdin.buffer)
+        return
+    try:
+        raw = open(name, "rb", buffering=0)  # noqa: SIM115  closed below
+    except OSError as problem:
+        raise FileError(f"cannot read {name}: {problem.strerror}") from None
+    with raw:
+        yield Input(name, raw)
+
+
+class Output:
+    """A file that is written. Errors of `write`: FileError."""
+
+    def __init__(self, name: str, file: IO[bytes]) -> None:
+        self._name = name
+        self._file = file
+        self.bytes = 0  # before compression
+
+    def write(self, data: bytes) -> None:
+        try:
+            self._file.write(data)
+        except OSError as problem:
+            raise _cannot_write(self._name, problem) from None
+        self.bytes += len(data)
+
+
+def _cannot_write(name: str, problem: OSError) -> FileError:
+    target = "standard output" if name == STANDARD else name
+    return FileError(f"cannot write {target}: {problem.strerror or problem}")
+
+
+@contextmanager
+def writing(name: str) -> Iterator[Output]:
+    """A file to write, there only once the block has ended well. Errors: FileError."""
+    if name == STANDARD:
+        output = Output(name, sys.stdout.buffer)
+        yield output
+        try:
+            sys.stdout.buffer.flush()
+        except OSError as problem:
+            raise _cannot_write(name, problem) from None
+        return
+    special = os.path.exists(name) and not os.path.isfile(name)  # a pipe, /dev/null: there is nothing to rename
+    part = name if special else f"{name}.part"
+    try:
+        raw = open(part, "wb")  # noqa: SIM115  closed below
+    except OSError as problem:
+        raise _cannot_write(name, problem) from None
+    try:
+        with raw:
+            file: IO[bytes] = raw
+            if name.lower().endswith(".gz"):
+                file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)  # type: ignore[assignment]
+            yield Output(name, file)
+            if file is not raw:
+                file.close()
+            raw.flush()
+            if not special:
+                os.fsync(raw.fileno())
+        if not special:
+            os.replace(part, name)
+    except BaseException as problem:
+        if not special:
+            with suppress(OSError):
+                os.unlink(part)
+        if isinstance(problem, OSError):
+            raise _cannot_write(name, problem) from None
+        raise
