@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from backfill.client import Client
 from backfill.errors import BackfillError, ConnectionLost
 
+from .big_keys import BigKey
 from .records import Bad, FileError, Head, Piece, item_size
 from .wanted import Wanted
-from .writing import BigKey, Done, Existing, Outcome, Target, Ttl
+from .writing import Done, Existing, Outcome, Target, Ttl
 
 MAX_NAMED = 1000  # of problems in a report
 BATCH_KEYS = 500
@@ -154,7 +155,7 @@ class _Import:
             await self.flush()
             await self._target.enter(self._db_of(piece.head))
             await self._target.clock()
-            self._big = self._target.big(piece.head, self._policy.existing, self._policy.ttl)
+            self._big = BigKey(self._target, piece.head, self._policy.existing, self._policy.ttl)
             await self._big.begin()
         assert self._big is not None
         await self._big.write(piece)

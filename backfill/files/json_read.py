@@ -73,7 +73,7 @@ def _whole(line: int, members: dict[str, Any]) -> Piece | Bad:
         head = Head(data_of(_member(members, "key")), records.kind_of(_text(members, "type")), line=line)
         complete(head, members)
         items = list(_items(head.kind, members.get("value")))
-        items += [(data_of(name), None, records.ttl_of(ttl)) for name, ttl in _field_ttls(members)]
+        items += [(data_of(name), None, records.ttl_of(ttl)) for name, ttl in _field_ttls(head.kind, members)]
         return Piece(head, items)
     except BadValue as problem:
         return Bad(line, str(problem))
@@ -110,6 +110,8 @@ class _Streamed:
         if name == "value" and opening in ("[", "{") and {"key", "type"} <= self._members.keys():
             yield from self._collect(self._elements(opening), self._begin(opening))
         elif name == "fieldTtl" and opening == "{" and self._head is not None:
+            if self._head.kind != b"hash":
+                self._problem = self._problem or f"fieldTtl of a {self._head.kind.decode()}"
             yield from self._collect(self._elements(opening), _field_ttl)
         else:
             self._members[name] = self._text.value()
@@ -218,11 +220,13 @@ def base64_of(text: Any) -> bytes:
         raise BadValue("what should be base64 is not") from None
 
 
-def _field_ttls(members: dict[str, Any]) -> Iterable[tuple[str, Any]]:
+def _field_ttls(kind: bytes, members: dict[str, Any]) -> Iterable[tuple[str, Any]]:
     ttls = members.get("fieldTtl")
-    if not isinstance(ttls, dict | None):
-        raise BadValue(f"fieldTtl is {records.shown(ttls)}")
-    return ttls.items() if ttls else ()
+    if ttls is None:
+        return ()
+    if not isinstance(ttls, dict) or kind != b"hash":
+        raise BadValue(f"fieldTtl is {records.shown(ttls)}, of a {kind.decode('utf-8', 'replace')}")
+    return ttls.items()
 
 
 def _field_ttl(pair: tuple[str, Any]) -> Item:

@@ -58,7 +58,7 @@ class Input:
 
     def _unpacked(self, data: bytes) -> Iterator[bytes]:
         """Of every member: gzip files may be put one behind the other."""
-        while data:
+        while data := data.lstrip(b"\0"):  # padding, as tar and tapes leave it
             unpacker = zlib.decompressobj(wbits=31)
             try:
                 while data and not unpacker.eof:
@@ -128,7 +128,7 @@ def writing(name: str) -> Iterator[Output]:
         with raw:
             file: IO[bytes] = raw
             if name.lower().endswith(".gz"):
-                file = gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0)  # type: ignore[assignment]
+                file = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)  # type: ignore[assignment]
             yield Output(name, file)
             if file is not raw:
                 file.close()

@@ -86,6 +86,9 @@ class Keys:
         small: list[tuple[bytes, bytes]] = []
         waiting = 0
         for key, kind, size in await self._sizes(keys):
+            if isinstance(kind, ReplyError):
+                yield NotRead(key, str(kind))
+                continue
             if kind == MISSING or (kinds and kind not in kinds):
                 continue
             if size >= BIG_BYTES and kind in LENGTHS:
@@ -101,25 +104,28 @@ class Keys:
         for found in await self._small(small):
             yield found
 
-    async def _sizes(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes, int]]:
+    async def _sizes(self, keys: Sequence[bytes]) -> list[tuple[bytes, bytes | ReplyError, int]]:
         """Key, type and about the bytes of each."""
         commands = [[b"TYPE", key] for key in keys]
         if self._tells_memory:
             commands += [[b"MEMORY", b"USAGE", key] for key in keys]
         replies = await self._client.pipeline(commands)
-        kinds = [MISSING if isinstance(kind, ReplyError) else kind for kind in replies[: len(keys)]]
+        kinds = replies[: len(keys)]
         memory = replies[len(keys) :]
-        if any(isinstance(size, ReplyError) for size in memory):
+        if any(isinstance(size, ReplyError) for size in memory):  # forbidden, or unknown to a service
             self._tells_memory = False
         if not self._tells_memory:
             memory = await self._estimates(keys, kinds)
         return [(key, kind, size or 0) for key, kind, size in zip(keys, kinds, memory, strict=True)]
 
-    async def _estimates(self, keys: Sequence[bytes], kinds: Sequence[bytes]) -> list[int]:
+    async def _estimates(self, keys: Sequence[bytes], kinds: Sequence[bytes | ReplyError]) -> list[int]:
         """Where MEMORY is forbidden: by the number of elements."""
         asked = {b"string": b"STRLEN", **LENGTHS}
         lengths = await self._client.pipeline(
-            [[asked.get(kind, b"EXISTS"), key] for key, kind in zip(keys, kinds, strict=True)]
+            [
+                [asked.get(kind, b"EXISTS") if isinstance(kind, bytes) else b"EXISTS", key]
+                for key, kind in zip(keys, kinds, strict=True)
+            ]
         )
         per_element = BIG_BYTES // BIG_ELEMENTS
         return [
@@ -268,6 +274,8 @@ class _Paged:
             return [(name, value, None) for name, value in pairs]
         count = b"%d" % (len(flat) // 2)
         deadlines = await self._call(b"HPEXPIRETIME", self._key, b"FIELDS", count, *flat[::2])
+        if not isinstance(deadlines, list):
+            raise Changed  # no such key
         return [
             (name, value, self._ttl(deadline, now) if deadline >= 0 else None)
             for (name, value), deadline in zip(pairs, deadlines, strict=True)

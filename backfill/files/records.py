@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 
 from backfill import streams
 from backfill.errors import BackfillError
-from backfill.values import Group, Hash, Opaque, SortedSet, State, Stream, Value
+from backfill.values import MISSING, Group, Hash, Opaque, SortedSet, State, Stream, Value
 
 Item: TypeAlias = Any  # see the table above
 SIMPLE = (b"string", b"list", b"set", b"zset", b"hash", b"stream")  # what ordinary commands rebuild
@@ -185,6 +185,8 @@ def complete_stream(known: Stream | None, last: tuple[int, int]) -> Stream:
 def state_of(piece: Piece) -> State:
     """The whole key, of a record that came in one piece. The ttl is left to the caller."""
     head = piece.head
+    if head.kind == MISSING:
+        raise BadValue("there was no such key when this was written (type none)")
     if head.kind not in SIMPLE:
         if head.payload is None:
             raise BadValue(f"type {shown(head.kind)} needs a module, and there is no dump of it")

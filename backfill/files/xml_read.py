@@ -57,6 +57,8 @@ def read(chunks: Iterable[bytes]) -> Iterator[Piece | Bad]:
     except expat.ExpatError as problem:
         yield from tree.take()
         raise FileError(f"line {problem.lineno}: not XML: {expat.ErrorString(problem.code)}") from None
+    except (LookupError, ValueError) as problem:  # from Python's handler for encodings that expat has not
+        raise FileError(f"line 1: not XML that can be read: {problem}") from None
     yield from tree.take()
 
 

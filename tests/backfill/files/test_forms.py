@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +16,7 @@ from hypothesis import strategies as st
 from backfill.files import json_form, json_read, json_text, records, xml_read
 from backfill.files.formats import FORMATS, Format, format_of
 from backfill.files.opening import Input, reading, writing
-from backfill.files.records import Bad, FileError, Head, Item, Piece, parts_of, state_of
+from backfill.files.records import Bad, BadValue, FileError, Head, Item, Piece, parts_of, state_of
 from backfill.values import Hash, SortedSet, State, Stream
 from tests.backfill.strategies import states
 
@@ -154,6 +156,9 @@ BAD = [
     ("json", '[{"type":"string","value":"v"}]', "there is no key"),
     ("json", '[{"key":"\\ud800","type":"string","value":"v"}]', "lone surrogate"),
     ("json", '[{"key":"k","type":"stream","value":[{"id":"x","body":{"a":"b"}}]}]', "not a stream id: 'x'"),
+    ("json", '[{"key":"k","type":"none","ttl":-2}]', "there was no such key"),
+    ("json", '[{"key":"k","type":"set","value":["a"],"fieldTtl":{"a":1}}]', "fieldTtl is an object, of a set"),
+    ("json", '[{"key":"k","type":"hash","value":{"a":"b"},"fieldTtl":{"c":1}}]', "for a field that is not there: 'c'"),
     ("jsonl", '\n{"key":"k" "type":"string"}', "line 2: not JSON: expecting ',' delimiter"),
     ("jsonl", '{"key":"k","type":"string","value":"v', "line 1: not JSON: unterminated string"),
     ("csv", "", "the header has no key and type"),
@@ -167,6 +172,8 @@ BAD = [
     ("xml", "<root><record></root>", "line 1: not XML: mismatched tag"),
     ("xml", "<root>\n<record><key>k</key>", "line 2: not XML: no element found"),
     ("xml", '<!DOCTYPE x [<!ENTITY a "b">]><root/>', "line 1: a DTD is not supported"),
+    ("xml", '<?xml version="1.0" encoding="made-up"?><root/>', "unknown encoding: made-up"),
+    ("xml", '<?xml version="1.0" encoding="big5"?><root/>', "multi-byte encodings are not supported"),
     ("xml", "<root>\n<record><key>k</key></record></root>", "line 2: there is no type"),
     ("xml", "<root><record><type>set</type></record></root>", "there is no key"),
     ("xml", "<root><record><key>k</key><type>zset</type><value>m</value></record></root>", "<value> has no <value>"),
@@ -240,6 +247,74 @@ def test_a_file_that_is_cut_off_anywhere_never_gives_half_a_key(name: str) -> No
         except FileError:
             told = True
         assert told or complete == whole or name in ("csv", "tsv", "psv", "jsonl"), data[:end]
+
+
+SPICE = [
+    *(
+        b"",
+        b'"',
+        b"{",
+        b"}",
+        b"[",
+        b"]",
+        b",",
+        b":",
+        b"<",
+        b">",
+        b"\n",
+        b"\\",
+        b"\xff",
+        b"\0",
+        b"{}",
+        b"[]",
+        b"true",
+        b"null",
+    ),
+    *(b"-1", b"1e999", b"99999999999999999999", b"\\ud800", b"</value>", b"<group/>", b"<type>hash</type>"),
+    *(
+        b'"ttl":',
+        b'"type":"stream"',
+        b'"type":"none"',
+        b'"fieldTtl":{"a":1}',
+        b'"more":true',
+        b'"lastId":"0-0"',
+        b'{"b":"?"}',
+    ),
+]
+
+
+@pytest.mark.parametrize("name", FORMS)
+@settings(max_examples=int(os.environ.get("FUZZ", "12")))
+@given(st.data())
+def test_damaged_files_are_told_and_nothing_else_happens(name: str, data: st.DataObject) -> None:
+    """Whatever stands in a file: records, bad records, or a FileError; never another exception."""
+    some = data.draw(st.lists(st.binary(max_size=3).flatmap(states), min_size=1, max_size=3))
+    text = written(FORMATS[name], (parts_of(state, lambda deadline: deadline) for state in some))
+    for _ in range(data.draw(st.integers(1, 3))):
+        start = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(start, min(len(text), start + 20)))
+        text = text[:start] + data.draw(st.sampled_from(SPICE)) + text[end:]
+    with pytest.MonkeyPatch.context() as patch:
+        if data.draw(st.booleans()):
+            patch.setattr(json_read, "WHOLE_CHARS", 1)
+            patch.setattr(json_text, "CHUNK_CHARS", 8)
+            for module in PARTS:
+                patch.setattr(module, "PIECE_ITEMS", 2)
+        open_head: Head | None = None
+        try:
+            for one in FORMATS[name].read(chunked(text, 11)):
+                if isinstance(one, Bad):
+                    assert one.line and one.text
+                    open_head = None
+                    continue
+                assert one.first == (open_head is None), "pieces of one key come one after the other"
+                open_head = None if one.last else one.head
+                if one.first and one.last:
+                    with suppress(BadValue):
+                        state_of(one)
+        except FileError:
+            return
+    assert open_head is None
 
 
 # --- files ---
