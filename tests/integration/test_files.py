@@ -21,8 +21,9 @@ from click.testing import CliRunner, Result
 
 from backfill import cli_files
 from backfill.client import Client, command_names
-from backfill.files import big_keys, json_read, reading, records
+from backfill.files import big_keys, exporting, json_read, reading, records
 from backfill.files.formats import FORMATS
+from backfill.scan import scan
 from backfill.url import parse_url
 from crossfade import main
 from tests.equality import assert_equal_servers, compare_servers
@@ -229,7 +230,12 @@ def test_relative_ttls(form: str, server_91: Server, server_82: Server, folder: 
     assert server_82.call("HGETALL", "h") == [b"b", b"2"]
 
 
-def test_what_has_expired_meanwhile_is_not_imported(server_82: Server, folder: Path) -> None:
+@pytest.mark.parametrize("big", [False, True], ids=["whole", "paged"])
+def test_what_has_expired_meanwhile_is_not_imported(
+    big: bool, server_82: Server, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if big:
+        pages(monkeypatch)
     path = folder / "x.jsonl"
     past = 1_600_000_000_000
     path.write_text(
@@ -427,6 +433,21 @@ def test_a_key_that_the_target_refuses(kind: str, start_server: Callable[..., Se
     assert sorted(target.call("KEYS", "*")) == [b"a", b"b"]
 
 
+@pytest.mark.parametrize("big", [False, True], ids=["whole", "paged"])
+@pytest.mark.parametrize("flags", [(), ("--replace",)])
+def test_a_key_of_which_the_last_command_is_refused(
+    flags: tuple[str, ...], big: bool, server_82: Server, folder: Path, monkeypatch: Any
+) -> None:
+    """Its entries were written; it does not stay without its counters."""
+    if big:
+        pages(monkeypatch)
+    path = folder / "x.jsonl"
+    path.write_bytes(STREAM % (b'"lastId":"2-0","entriesAdded":0,"maxDeletedId":"0-0",', ONE + b"," + TWO))
+    line = complaint("import", path, server_82.url, *flags, code=1)
+    assert "line 1: the target refused the key 'k': ERR The entries_added" in line
+    assert server_82.call("KEYS", "*") == []
+
+
 @pytest.mark.parametrize(
     ("args", "code", "said"),
     [
@@ -524,6 +545,42 @@ def test_a_target_that_goes_away(start_server: Callable[..., Server], server_62:
 
 
 # --- while others write ---
+
+
+def test_a_key_that_scan_returns_twice_is_exported_once() -> None:
+    """As when the server's table shrinks; for a while, as memory is bounded."""
+    recent = exporting.Recent()
+    assert recent.fresh([b"a", b"b", b"a"]) == [b"a", b"b"]
+    assert recent.fresh([b"c", b"b"]) == [b"c"]
+    for number in range(exporting.RECENT_KEYS):
+        recent.fresh([b"%d" % number])
+    assert recent.fresh([b"a", b"99999"]) == []
+    for number in range(exporting.RECENT_KEYS, 2 * exporting.RECENT_KEYS):
+        recent.fresh([b"%d" % number])
+    assert recent.fresh([b"a"]) == [b"a"], "forgotten"
+
+
+def test_a_shrinking_table(server_62: Server, folder: Path) -> None:
+    """Most keys go while the export scans: what stays is exported once each."""
+    with server_62.client() as client:
+        client.mset({f"stays:{number}": "v" for number in range(300)})
+        client.mset({f"goes:{number}": "v" for number in range(20_000)})
+        pages = scan
+
+        async def shrinking(*args: Any, **options: Any) -> Any:
+            count = 0
+            async for page in pages(*args, **options):
+                yield page
+                count += 1
+                if count == 4:
+                    client.delete(*(f"goes:{number}" for number in range(20_000)))
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("backfill.files.exporting.scan", shrinking)
+            crossfade("export", server_62.url, folder / "x.jsonl")
+    keys = [json.loads(line)["key"] for line in (folder / "x.jsonl").read_text().splitlines()]
+    assert len(keys) == len(set(keys))
+    assert {key for key in keys if key.startswith("stays")} == {f"stays:{number}" for number in range(300)}
 
 
 def test_a_big_key_that_changes_while_it_is_read(server_62: Server, monkeypatch: Any) -> None:
