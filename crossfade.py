@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from backfill import cli_files
+from backfill import cli_copy, cli_files
 from backfill.preflight.command import preflight
 from proxy.cli import COMMANDS
 
@@ -15,7 +15,7 @@ def main() -> None:
     """Move a live Redis to another Redis with no downtime, no data loss and no change to the application."""
 
 
-for command in [*COMMANDS, preflight, *cli_files.COMMANDS]:
+for command in [*COMMANDS, preflight, *cli_copy.COMMANDS, *cli_files.COMMANDS]:
     main.add_command(command)
 
 

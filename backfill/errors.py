@@ -30,3 +30,36 @@ class ConnectionLost(BackfillError):
 
 class ScanError(BackfillError):
     """The server refused SCAN, SELECT or INFO with this text."""
+
+
+class ServerRefuses(BackfillError):
+    """A server answered with an error where none belongs. `reply`: its own words."""
+
+    def __init__(self, text: str, reply: str) -> None:
+        super().__init__(text)
+        self.reply = reply
+
+    @property
+    def passing(self) -> bool:
+        """The same command may succeed later."""
+        return is_passing(self.reply)
+
+
+# What a server says that is busy with itself, or full: the same command may succeed later.
+PASSING = (
+    "OOM",
+    "LOADING",
+    "READONLY",
+    "MISCONF",
+    "BUSY ",
+    "MASTERDOWN",
+    "CLUSTERDOWN",
+    "TRYAGAIN",
+    "NOREPLICAS",
+    "EXECABORT Transaction discarded because of: OOM",
+)
+
+
+def is_passing(text: str) -> bool:
+    """Whether an error reply says that the server may take the command later."""
+    return text.startswith(PASSING)

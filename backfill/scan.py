@@ -52,8 +52,13 @@ async def select(client: Client, db: int) -> None:
 
 async def databases(client: Client) -> dict[int, int]:
     """The dbs that have keys and how many, from INFO keyspace. Errors: ScanError, ConnectionLost."""
+    return parse_keyspace(_checked(await client.call(b"INFO", b"keyspace")))
+
+
+def parse_keyspace(text: bytes) -> dict[int, int]:
+    """The dbs that have keys and how many, in the text of INFO keyspace."""
     found = {}
-    for line in _checked(await client.call(b"INFO", b"keyspace")).splitlines():
+    for line in text.splitlines():
         name, _, facts = line.partition(b":")
         if name.startswith(b"db") and facts.startswith(b"keys="):
             found[int(name[2:])] = int(facts[5:].partition(b",")[0])

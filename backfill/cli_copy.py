@@ -1,0 +1,297 @@
+"""The commands of the CLI that need no proxy: replicate, compare.
+
+Owns options, what is printed, and exit codes: 0 done and equal, 1 differences or failed keys, 2 usage, 3 cannot
+connect, 4 refused by a gate.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, ClassVar, NoReturn
+
+import click
+import trio
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from setproctitle import setproctitle
+
+from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
+from .direct.feed import CannotFollow
+from .direct.nurseries import open_nursery
+from .direct.replicate import Mode, Plan, Refused, Replication, State
+from .direct.selection import TYPES, Selection, parse_slots
+from .errors import BackfillError, ConnectError, ConnectionLost
+from .url import Url, UrlError, parse_url
+
+EXIT_DIFFERENT, EXIT_USAGE, EXIT_CONNECT, EXIT_REFUSED = 1, 2, 3, 4
+PROGRESS_S = 0.25
+
+out = Console(highlight=False)
+
+
+class UrlType(click.ParamType[Url]):
+    """A server URL."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
+        if isinstance(value, Url):
+            return value
+        try:
+            return parse_url(value)
+        except UrlError as problem:
+            self.fail(problem.text, param, ctx)
+
+
+class SizeType(click.ParamType[float]):
+    """Bytes, with an optional unit."""
+
+    name = "BYTES"
+    UNITS: ClassVar = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|[kmg]i?)b?(?:/s)?", str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r} is not a number of bytes: write 500KB, 20MB or 1GB", param, ctx)
+        return float(found[1]) * self.UNITS[found[2]]
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """One line, and the end."""
+    click.echo(f"crossfade: {text}", err=True)
+    sys.exit(code)
+
+
+def code_of(problem: BackfillError) -> int:
+    """The exit code that a failure has."""
+    match problem:
+        case CheckpointError() | UrlError():
+            return EXIT_USAGE
+        case ConnectError() | ConnectionLost():
+            return EXIT_CONNECT
+        case Refused() | CannotFollow():
+            return EXIT_REFUSED
+        case _:
+            return EXIT_DIFFERENT
+
+
+def selecting(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that choose keys."""
+    for decorate in (
+        click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these slots (may be repeated)."),
+        click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
+        click.option(
+            "--type",
+            "types",
+            type=click.Choice([kind.decode() for kind in TYPES]),
+            multiple=True,
+            help="Only keys of this type (may be repeated).",
+        ),
+        click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this (may be repeated)."),
+        click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (may be repeated)."),
+        click.argument("target", type=UrlType(), envvar="CROSSFADE_TARGET"),
+        click.argument("source", type=UrlType(), envvar="CROSSFADE_SOURCE"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def selection_of(source: Url, target: Url, **chosen: tuple[Any, ...]) -> Selection:
+    """What the options say. A db in the URLs is as good as --db. Ends the process when they contradict each other."""
+    dbs = frozenset(chosen["dbs"])
+    if source.db != target.db:
+        fail("source and target URL must name the same db: every db is copied to that of the same number", EXIT_USAGE)
+    if source.db and dbs - {source.db}:
+        fail(f"the URLs name db {source.db}, --db another one", EXIT_USAGE)
+    try:
+        return Selection(
+            tuple(pattern.encode() for pattern in chosen["match"]),
+            tuple(pattern.encode() for pattern in chosen["exclude"]),
+            frozenset(kind.encode() for kind in chosen["types"]),
+            dbs or (frozenset([source.db]) if source.db else dbs),
+            parse_slots(chosen["slots"]),
+        )
+    except BackfillError as problem:
+        fail(problem.text, EXIT_USAGE)
+
+
+# -- replicate ---------------------------------------------------------------------------------------------------------
+
+
+@click.command()
+@selecting
+@click.option(
+    "--mode",
+    type=click.Choice([mode.value for mode in Mode]),
+    default=Mode.SNAPSHOT.value,
+    show_default=True,
+    help="Copy what is there, or go on with what changes.",
+)
+@click.option("--struct", is_flag=True, help="Rebuild every key by its type, also where DUMP and RESTORE would do.")
+@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most.")
+@click.option("--bandwidth", type=SizeType(), default=0.0, help="Bytes a second at most, as 20MB.")
+@click.option(
+    "--allow-non-empty",
+    "--replace",
+    "allow_non_empty",
+    is_flag=True,
+    help="Take a target that has keys; those of the same name are replaced.",
+)
+@click.option("--delete-extra", is_flag=True, help="Delete what the source does not have; with --mode live, always.")
+@click.option("--until-converged", is_flag=True, help="With --mode live: end when both sides are equal and at rest.")
+@click.option(
+    "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds without any progress."
+)
+@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Where to go on after a kill.")
+@click.option(
+    "--state-dir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("crossfade-state"),
+    envvar="CROSSFADE_STATE_DIR",
+    show_default=True,
+    help="Where the checkpoint is kept, unless --checkpoint says so.",
+)
+@click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def replicate(
+    source: Url,
+    target: Url,
+    mode: str,
+    struct: bool,
+    rate: float,
+    bandwidth: float,
+    allow_non_empty: bool,
+    delete_extra: bool,
+    until_converged: bool,
+    patience: float,
+    checkpoint: Path | None,
+    state_dir: Path,
+    restart: bool,
+    as_json: bool,
+    **chosen: Any,
+) -> None:
+    """Copy the keys of SOURCE to TARGET, without a proxy: once, or (--mode live) on and on.
+
+    URLs may come from the environment (CROSSFADE_SOURCE, CROSSFADE_TARGET), which keeps passwords off the command line.
+    Killed at any time, the same command goes on where it was.
+    """
+    selection = selection_of(source, target, **chosen)
+    live = mode == Mode.LIVE.value
+    if live and selection.types:
+        fail("--type does not go with --mode live: a key may change its type", EXIT_USAGE)
+    if until_converged and not live:
+        fail("--until-converged is for --mode live; a snapshot ends by itself", EXIT_USAGE)
+    setproctitle(f"crossfade replicate {source} {target} --mode {mode}")
+    plan = Plan(
+        source,
+        target,
+        Mode(mode),
+        selection,
+        struct=struct,
+        allow_non_empty=allow_non_empty,
+        delete_extra=delete_extra,
+        until_converged=until_converged,
+        keys_rate=rate,
+        bytes_rate=bandwidth,
+        patience=patience,
+    )
+    which = identity(source, target, selection, mode)
+    file = Checkpoint(checkpoint or state_dir / default_name(which), which)
+    replication = Replication(plan, file, lambda text: click.echo(f"crossfade: {text}", err=True))
+    try:
+        file.lock()
+        if restart:
+            file.remove()
+        problem = run(replication.run, lambda: _replicate_bar(replication))
+    except CheckpointError as trouble:
+        problem = trouble
+    finally:
+        file.unlock()
+    _tell_replication(replication, as_json)
+    if problem is not None:
+        fail(problem.text, code_of(problem))
+    sys.exit(0 if replication.clean else EXIT_DIFFERENT)
+
+
+def _replicate_bar(replication: Replication) -> dict[str, Any]:
+    status = replication.status()
+    seconds = status["seconds"]
+    told = f"{status['copied'] / seconds:,.0f} keys/s" if seconds else ""
+    if "dirty" in status:
+        word = "converged" if status["converged"] else f"{status['dirty']:,} dirty, lag {status['lag_ms']:,} ms"
+        told = f"{told}, {word}"
+    if status["failed"]:
+        told += f", {status['failed']:,} failed"
+    return {"completed": status["scanned"], "total": max(status["total"], status["scanned"]) or None, "told": told}
+
+
+def _tell_replication(replication: Replication, as_json: bool) -> None:
+    status = replication.status()
+    if as_json:
+        click.echo(json.dumps(status))
+        return
+    if status["state"] == State.FAILED.value and not status["scanned"]:
+        return  # the reason is all there is to say
+    seconds = status["seconds"]
+    rate = f"{status['copied'] / seconds:,.0f} keys/s" if seconds else ""
+    lines = [
+        f"{status['copied']:,} keys copied ({status['bytes'] / 1e6:,.1f} MB, {status['big']:,} of them in pages), "
+        f"{status['deleted']:,} deleted, {status['failed']:,} failed, {seconds:.1f} s, {rate}"
+    ]
+    if "converged" in status:
+        lines.append("converged: " + ("yes" if status["converged"] else f"no: {status['why']}"))
+    if status["state"] == State.INTERRUPTED.value and "converged" not in status:
+        lines.append("not complete: run the same command to go on")
+    lines += [f"note: {text}" for text in status["notes"]]
+    lines += [f"failed: {text}" for text in status["failures"]]
+    for line in lines:
+        out.print(line, markup=False, soft_wrap=True)
+
+
+# -- running -----------------------------------------------------------------------------------------------------------
+
+
+def run(work: Callable[[], Awaitable[None]], bar: Callable[[], dict[str, Any]]) -> BackfillError | None:
+    """Run the work under a progress bar (on a terminal only), until it ends or SIGINT or SIGTERM ends it. The expected
+    failure that ended it, if one did."""
+    try:
+        trio.run(_run, work, bar)
+    except BackfillError as problem:
+        return problem
+    return None
+
+
+async def _run(work: Callable[[], Awaitable[None]], bar: Callable[[], dict[str, Any]]) -> None:
+    with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
+        async with open_nursery() as nursery:
+
+            async def stop() -> None:
+                async for _ in signals:
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(stop)
+            nursery.start_soon(_show, bar)
+            await work()
+            nursery.cancel_scope.cancel()
+
+
+async def _show(bar: Callable[[], dict[str, Any]]) -> None:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        return
+    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=None, told="")
+        while True:
+            progress.update(task, **bar())
+            await trio.sleep(PROGRESS_S)
+
+
+COMMANDS = [replicate]
