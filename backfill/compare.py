@@ -16,6 +16,8 @@ from typing import Any
 from .values import Group, Hash, Opaque, SortedSet, State, Stream, Value
 
 MAX_SHOWN_BYTES = 60  # of a key, member or value in a text
+HLL = b"HYLL"
+HLL_CACHE = slice(8, 16)
 FOOTER_BYTES = 10  # of a DUMP payload: version and checksum, which differ between versions
 
 
@@ -114,6 +116,10 @@ class _Judge:
 def _strings(a: bytes, b: bytes) -> str:
     if a == b:
         return ""
+    if a.startswith(HLL) and b.startswith(HLL):  # their cached count is written by PFCOUNT, a read
+        a, b = (value[: HLL_CACHE.start] + bytes(8) + value[HLL_CACHE.stop :] for value in (a, b))
+        if a == b:
+            return ""
     if len(a) != len(b):
         return f"{len(a)} bytes on the source, {len(b)} on the target"
     index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
