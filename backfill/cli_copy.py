@@ -257,6 +257,7 @@ def _tell_replication(replication: Replication, as_json: bool) -> None:
         lines.append("not complete: run the same command to go on")
     lines += [f"note: {text}" for text in status["notes"]]
     lines += [f"failed: {text}" for text in status["failures"]]
+    lines += [f"not all of it: {text}" for text in status["losses"]]
     for line in lines:
         out.print(line, markup=False, soft_wrap=True)
 
@@ -337,7 +338,7 @@ def _findings_file(stack: ExitStack, path: str | None) -> Callable[[Finding], No
     if path is None:
         return lambda finding: None
     try:
-        file = stack.enter_context(Path(path).open("w"))
+        file = stack.enter_context(Path(path).open("w"))  # noqa: SIM115 - the stack closes it
     except OSError as error:
         fail(f"cannot write the findings to {path}: {error.strerror}", EXIT_USAGE)
     return lambda finding: print(json.dumps(finding_json(finding)), file=file, flush=True)

@@ -7,6 +7,7 @@ again by who asks.
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -26,6 +27,8 @@ from .pages import ALL_PENDING, MAX_PAGE_ELEMENTS, PAGE_BYTES, PAGERS, PIECE_BYT
 from .sides import Facts, expect
 from .tally import Place
 
+EXPIRES = re.compile(r"field '.*' expires ")
+
 
 @dataclass(frozen=True, slots=True)
 class _Sides:
@@ -36,10 +39,14 @@ class _Sides:
     per_page: int
     shift_ms: int
     tolerance_ms: int
+    names: tuple[str, str] = ("source", "target")
 
     def turned(self) -> _Sides:
         facts = self.facts[1], self.facts[0]
-        return _Sides(self.target, self.source, facts, self.key, self.per_page, -self.shift_ms, self.tolerance_ms)
+        names = self.names[1], self.names[0]
+        return _Sides(
+            self.target, self.source, facts, self.key, self.per_page, -self.shift_ms, self.tolerance_ms, names
+        )
 
 
 async def compare_big(
@@ -68,14 +75,12 @@ async def compare_big(
             detail = await PAGES[kind](sides)
             if not detail and lengths[0] != lengths[1]:
                 detail = await PAGES[kind](sides.turned())
-                swapped = {"source": "target", "target": "source"}
-                detail = " ".join(swapped.get(word, word) for word in detail.split(" ")) if detail else ""
                 detail = detail or f"length {lengths[0]} on the source, {lengths[1]} on the target"
         except ServerRefuses as problem:
             return Unreadable(problem.text)
     if not detail:
         return None
-    return Difference(key, Status.TTL if detail.startswith("field deadline") else Status.VALUE, detail)
+    return Difference(key, Status.TTL if EXPIRES.match(detail) else Status.VALUE, detail)
 
 
 async def _state(client: Client, key: bytes) -> State:
@@ -89,6 +94,10 @@ async def _state(client: Client, key: bytes) -> State:
 
 
 # --- each type: the first difference, or "" ---
+
+
+def _on(sides: _Sides, which: int) -> str:
+    return f" on the {sides.names[which]}"
 
 
 async def _both(sides: _Sides, command: list[bytes]) -> tuple[Any, Any]:
@@ -119,7 +128,7 @@ async def _list(sides: _Sides) -> str:
             shorter = min(len(a), len(b))
             at = next((index for index in range(shorter) if a[index] != b[index]), shorter)
             one, other = (show(items[at]) if at < len(items) else "nothing" for items in (a, b))
-            return f"index {start + at}: {one} on the source, {other} on the target"
+            return f"index {start + at}: {one}{_on(sides, 0)}, {other}{_on(sides, 1)}"
         if len(a) < sides.per_page:
             return ""
         start += sides.per_page
@@ -142,7 +151,7 @@ async def _set(sides: _Sides) -> str:
             there = expect(await sides.target.call(b"SMISMEMBER", sides.key, *members), "SMISMEMBER")
             absent = [member for member, found in zip(members, there, strict=True) if not found]
             if absent:
-                return f"member {show(min(absent))} only on the source"
+                return f"member {show(min(absent))} only{_on(sides, 0)}"
     return ""
 
 
@@ -152,35 +161,46 @@ async def _zset(sides: _Sides) -> str:
             there = expect(await sides.target.call(b"ZMSCORE", sides.key, *flat[::2]), "ZMSCORE")
             for member, a, b in zip(flat[::2], flat[1::2], there, strict=True):
                 if b is None:
-                    return f"member {show(member)} only on the source"
+                    return f"member {show(member)} only{_on(sides, 0)}"
                 if float(a) != float(b):
-                    return f"member {show(member)}: {float(a)} on the source, {float(b)} on the target"
+                    return f"member {show(member)}: {float(a)}{_on(sides, 0)}, {float(b)}{_on(sides, 1)}"
     return ""
 
 
 async def _hash(sides: _Sides) -> str:
-    ask = all(b"HPEXPIRETIME" in facts.commands for facts in sides.facts)
+    ask = any(b"HPEXPIRETIME" in facts.commands for facts in sides.facts)
     async with aclosing(_scan(sides, b"HSCAN")) as pages:
         async for flat in pages:
             there = expect(await sides.target.call(b"HMGET", sides.key, *flat[::2]), "HMGET")
             for name, a, b in zip(flat[::2], flat[1::2], there, strict=True):
                 if b is None:
-                    return f"field {show(name)} only on the source"
+                    return f"field {show(name)} only{_on(sides, 0)}"
                 if a != b:
-                    return f"field {show(name)}: {show(a)} on the source, {show(b)} on the target"
+                    return f"field {show(name)}: {show(a)}{_on(sides, 0)}, {show(b)}{_on(sides, 1)}"
             if ask and (detail := await _deadlines(sides, flat[::2])):
                 return detail
     return ""
 
 
 async def _deadlines(sides: _Sides, fields: list[bytes]) -> str:
+    """A side that does not know deadlines of fields has none."""
+    known = [b"HPEXPIRETIME" in facts.commands for facts in sides.facts]
     for names in batches(fields):
         command = [b"HPEXPIRETIME", sides.key, b"FIELDS", b"%d" % len(names), *names]
-        replies = await sides.source.call(*command), await sides.target.call(*command)
-        for name, a, b in zip(names, *(expect(reply, "HPEXPIRETIME") or () for reply in replies), strict=False):
+        nothing = [-1] * len(names)
+        one = expect(await sides.source.call(*command), "HPEXPIRETIME") if known[0] else nothing
+        other = expect(await sides.target.call(*command), "HPEXPIRETIME") if known[1] else nothing
+        for name, a, b in zip(names, one or nothing, other or nothing, strict=True):
             if (a < 0) != (b < 0) or (a >= 0 and abs(b - a - sides.shift_ms) > sides.tolerance_ms):
-                return f"field deadline of {show(name)}: {a} on the source, {b} on the target"
+                return f"field {show(name)} {_expires(sides, a, b)}"
     return ""
+
+
+def _expires(sides: _Sides, a: int, b: int) -> str:
+    if a >= 0 and b >= 0:
+        late = b - a - sides.shift_ms
+        return f"expires {abs(late)} ms {'later' if late > 0 else 'earlier'}{_on(sides, 1)}"
+    return f"expires only{_on(sides, 0 if a >= 0 else 1)}"
 
 
 async def _stream(sides: _Sides) -> str:
@@ -191,11 +211,11 @@ async def _stream(sides: _Sides) -> str:
         for one, other in zip(a, b, strict=False):
             if one != other:
                 earlier = min(one[0], other[0], key=streams.id_order)
-                where = "" if one[0] == other[0] else f" only on the {'source' if earlier == one[0] else 'target'}"
-                return f"entry {show(earlier)}{where or ' differs'}"
+                where = " differs" if one[0] == other[0] else f" only{_on(sides, 0 if earlier == one[0] else 1)}"
+                return f"entry {show(earlier)}{where}"
         if len(a) != len(b):
-            first, where = (a[len(b)], "source") if len(a) > len(b) else (b[len(a)], "target")
-            return f"entry {show(first[0])} only on the {where}"
+            first, which = (a[len(b)], 0) if len(a) > len(b) else (b[len(a)], 1)
+            return f"entry {show(first[0])} only{_on(sides, which)}"
         if len(a) < sides.per_page:
             break
         start = b"(" + a[-1][0]

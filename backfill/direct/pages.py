@@ -73,7 +73,7 @@ class _Reading:
     shift_ms: int
     per_page: int  # elements
     size: int = 0
-    deadlines: bool = False  # some fields have one: fields may expire meanwhile
+    deadlines: int = 0  # fields that have one: they may expire meanwhile
     placeholders: list[bytes] = field(default_factory=list)
     pending: list[bytes] = field(default_factory=list)  # of a stream's groups, in order, before the first page
 
@@ -145,6 +145,8 @@ class BigKeys:
         seconds, micros = expect(outcome, "EXEC")[0]
         now = int(seconds) * 1000 + int(micros) // 1000
         lost = ""
+        if reading.deadlines and b"HPEXPIREAT" not in reading.facts[1].commands:
+            lost = f"{reading.deadlines} hash fields lose their TTL: the target does not know HPEXPIREAT"
         if extra:
             rest = _rest_of_stream(reading, extra, outcome[3:], now, outcome[2])
             if rest is None:
@@ -246,7 +248,7 @@ async def _hash(reading: _Reading) -> Pages:
         commands = list(chunked([b"HSET", reading.temporary], zip(flat[::2], flat[1::2], strict=True)))
         if ask:
             deadlines = await _field_deadlines(reading, flat[::2])
-            reading.deadlines = reading.deadlines or bool(deadlines)
+            reading.deadlines += len(deadlines)
             if tell:
                 commands += _expire_fields(reading, deadlines)
         yield commands

@@ -343,6 +343,7 @@ class Replication:
             "seconds": round(self.seconds, 3),
             "failures": tally.failures(MAX_SHOWN),
             "lossy": len(tally.lossy),
+            "losses": tally.losses(MAX_SHOWN),
             "notes": list(tally.notes),
         }
         if self._plan.mode is Mode.LIVE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from ..compare import show
@@ -99,6 +100,15 @@ class Tally:
 
     def failures(self, most: int) -> list[str]:
         """The first failures, for people."""
-        return [
-            f"db {db} {show(key)}: {why}" for (db, key), why in sorted(self.failed.items(), key=lambda item: item[0])
-        ][:most]
+        return _told(self.failed, most)
+
+    def losses(self, most: int) -> list[str]:
+        """The first keys of which the target cannot hold everything, for people."""
+        return _told(self.lossy, most)
+
+
+def _told(places: Mapping[Place, str], most: int) -> list[str]:
+    return [
+        f"{'functions' if db < 0 else f'db {db} {show(key)}'}: {why}"
+        for (db, key), why in sorted(places.items())[:most]
+    ]
