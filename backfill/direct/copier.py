@@ -297,7 +297,7 @@ class Copier:
 
     def _cannot_dump(self, error: hiredis.ReplyError) -> None:
         """The source does not show its keys in this way."""
-        if self.form is Form.STRUCT or not refused(error):
+        if not refused(error):
             raise ServerRefuses(f"reading from the source: {error}", str(error))
         self._tally.note(f"the source does not allow DUMP: keys are rebuilt by type ({error})")
         self.form = Form.STRUCT
@@ -492,7 +492,7 @@ class Copier:
             self._tally.size += outcome.size
             self._tally.big += 1
             if outcome.small:
-                group.sizes = [UNKNOWN_BYTES]
+                group.sizes = [0]
                 self._again(group, [0], self.form, [])
             else:
                 self._tally.copied += 1

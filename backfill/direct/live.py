@@ -124,7 +124,7 @@ class Following:
         self._unsettle(f"{why}: the source is scanned again")
         self._tally.note(f"{why}: the source was scanned again")
         self._known.rescans += 1
-        self.rescan = True
+        self.rescan = self.extras = True
 
     def _found_stream(self, place: Place) -> None:
         digests = self._known.digests
@@ -207,7 +207,6 @@ class Following:
             return
         if before[0] != counters[0]:
             self._scan_again("SWAPDB was called")
-            self.extras = True
         elif self._feed is not None and not self._feed.flushes:
             self.flushed()
 

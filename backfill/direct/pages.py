@@ -110,6 +110,8 @@ class BigKeys:
             if pager is None or not isinstance(size, int):
                 return Outcome(small=True)
             length = expect(await source.call(pager.length, key), "reading a big key")
+            if not length:  # nothing to be paged: at most the groups of a stream
+                return Outcome(small=True)
             reading = _Reading(
                 source,
                 target,

@@ -40,6 +40,7 @@ QUIET_S = 1.0  # without a change, after which --until-converged ends
 BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 FAR_FEWER = 0.5  # a source that comes back with less than this part of its keys: deletions are refused
 MAX_SHOWN = 20
+WHAT_IT_LOST = {"source": "; what it lost by that may be on the target, which --delete-extra mends"}
 EVERYTHING = Selection()
 
 
@@ -203,7 +204,7 @@ class Replication:
         if self._run_ids is not None and self._run_ids != run_ids:
             which = "source" if self._run_ids[0] != run_ids[0] else "target"
             self._say(f"the {which} was restarted, or is another server: the copy begins anew")
-            self.tally.note(f"the {which} was restarted meanwhile: the copy began anew")
+            self.tally.note(f"the {which} was restarted meanwhile: the copy began anew{WHAT_IT_LOST.get(which, '')}")
             self._shrunk = self._shrunk or (which == "source" and size < self._size * FAR_FEWER)
             self.tally.begin_again()
         elif self._run_ids is not None:
