@@ -71,6 +71,7 @@ ROUTED: dict[Route, str] = {
     Route.READ: LANE,
     Route.WRITE: LANE,
     Route.INFO: "lane, with a section about the proxy",
+    Route.PUBLISH: "lane, behind subscriptions asked for before",
     Route.SCRIPT: "lane, while changes of undeclared keys are watched",
     Route.CURSOR: "lane; continued on the side that gave the cursor",
     Route.BLOCKING: "lane, non-blocking form behind writes",

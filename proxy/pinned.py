@@ -57,6 +57,7 @@ SUBSCRIBING: dict[bytes, tuple[Group, bool]] = {
     b"SSUBSCRIBE": (Group.SHARD, True),
     b"SUNSUBSCRIBE": (Group.SHARD, False),
 }
+NOT_SUBSCRIBING = (Group.CHANNEL, False)
 _SUBSCRIBE_NAMES = {Group.CHANNEL: b"SUBSCRIBE", Group.PATTERN: b"PSUBSCRIBE", Group.SHARD: b"SSUBSCRIBE"}
 
 
@@ -80,6 +81,7 @@ class Awaited:
     block: Transaction | None = None  # EXEC or DISCARD: the transaction that it ends
     scripts: int = 0  # among what it executes
     opened: Transaction | None = None  # MULTI: the transaction that it begins
+    subscription: int = 0  # the number of the subscription (pins.py) that is in force once this is answered
 
 
 class Pinned:
@@ -154,10 +156,10 @@ class Pinned:
         """The session changed its protocol (HELLO)."""
         self._enter(resp, self.link.db)
 
-    def _own(self, args: Command) -> None:
+    def _own(self, args: Command, *, subscription: int = 0) -> None:
         """A command of the proxy: its reply is swallowed."""
         self._put(encode(args))
-        self._awaited.append(Awaited(None, args))
+        self._awaited.append(Awaited(None, args, subscription=subscription))
 
     def _put(self, data: bytes) -> None:
         if not self._out:
@@ -194,6 +196,10 @@ class Pinned:
             self._awaited.append(awaited)
             session.owed += awaited.frames
             self._unconfirmed += spec.name in SUBSCRIBING
+        if (
+            SUBSCRIBING.get(spec.name, NOT_SUBSCRIBING)[1] and not self.in_multi
+        ):  # in RESP3 it has no reply: the one to a PING tells
+            self._own([b"PING"], subscription=self._hub.pins.subscriptions.ask())
         if awaited.block is not None and awaited.block.db != session.db:
             session.when_idle(lambda: None)  # which db it is in then, the reply tells
 
@@ -312,6 +318,7 @@ class Pinned:
             if awaited.frames == 0:
                 self._awaited.popleft()
             if awaited.spec is None:
+                self._hub.pins.subscriptions.hear(awaited.subscription)
                 continue
             session.reply(self._own_ids(awaited.spec, frame))
             if awaited.frames == 0:
@@ -423,6 +430,8 @@ class Pinned:
         """The server hung up: so does the proxy, towards this client. What was in flight may still run (invariant 13):
         it stays held until the connection is known to be dead there."""
         held = [place for awaited in self._awaited for place in awaited.held]
+        for awaited in self._awaited:
+            self._hub.pins.subscriptions.hear(awaited.subscription)
         sent = [(awaited.spec, awaited.args) for awaited in self._awaited if awaited.spec is not None]
         sent += [(spec, args) for awaited in self._awaited if awaited.block for spec, args, _ in awaited.block.queue]
         self._hub.watch.scripts_done(sum(awaited.scripts for awaited in self._awaited))

@@ -15,7 +15,7 @@ import trio
 from backfill.errors import ConnectError
 from backfill.wire import Wire
 from proxy.link import Link
-from proxy.pinned import Pinned
+from proxy.pinned import NOT_SUBSCRIBING, SUBSCRIBING, Pinned
 from proxy.session import Command, Mode, Session
 from resp.encode import error
 
@@ -24,6 +24,31 @@ if TYPE_CHECKING:
 
 REDIAL_SECONDS = 0.2
 IDLE_PINS = 32  # connections without state that are kept for the next session
+
+
+class Subscriptions:
+    """Those that were asked for and may not be in force yet: numbers, in the order of asking."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self._unheard: dict[int, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Subscriptions {len(self._unheard)} of {self.asked} unheard>"
+
+    def ask(self) -> int:
+        """One more is asked for; its number."""
+        self.asked += 1
+        self._unheard[self.asked] = None
+        return self.asked
+
+    def hear(self, number: int) -> None:
+        """The server has answered behind it, or never will."""
+        self._unheard.pop(number, None)
+
+    def heard(self, number: int) -> bool:
+        """Whether all up to this number are in force."""
+        return next(iter(self._unheard), number + 1) > number
 
 
 class Pins:
@@ -44,6 +69,7 @@ class Pins:
         self._pins: dict[Pinned, None] = {}
         self._spare: list[Link] = []
         self._opening = 0
+        self.subscriptions = Subscriptions()
 
     def __repr__(self) -> str:
         return f"<Pins open={len(self._pins)} spare={len(self._spare)} opening={self._opening}>"
@@ -74,9 +100,10 @@ class Pins:
                 return
         session.mode = Mode.OPENING
         self._opening += 1
-        self._start_soon(self._open, session, args)
+        subscribes = args is not None and SUBSCRIBING.get(args[0].upper(), NOT_SUBSCRIBING)[1]
+        self._start_soon(self._open, session, args, self.subscriptions.ask() if subscribes else 0)
 
-    async def _open(self, session: Session, args: Command | None) -> None:
+    async def _open(self, session: Session, args: Command | None, subscription: int) -> None:
         try:
             link = await self._patient_dial(session)
             if link is not None:
@@ -86,6 +113,7 @@ class Pins:
                 session.put(error("ERR " + self._hub.refusal))
         finally:
             self._opening -= 1
+            self.subscriptions.hear(subscription)
             self._hub.flush()
 
     async def _patient_dial(self, session: Session) -> Link | None:

@@ -47,6 +47,7 @@ class Router:
             Route.CURSOR: self._scan,
             Route.SCRIPT: self._script,
             Route.INFO: self._info,
+            Route.PUBLISH: self._publish,
         }
 
     def use(self, catalog: Catalog) -> None:
@@ -131,13 +132,35 @@ class Router:
             hub.waiters.touched(session.db, ((spec, args),))
         return 0
 
+    def _publish(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
+        """A server would serve whoever subscribed before: a subscription goes another way here, so it is waited for."""
+        pins = self._hub.pins
+        mark = pins.subscriptions.asked
+        if pins.subscriptions.heard(mark):
+            return self._write(session, spec, args, rest)
+        session.when_idle(lambda: self._publish_later(session, spec, args, mark))
+        return 0
+
+    def _publish_later(self, session: Session, spec: Spec, args: Command, mark: int) -> None:
+        hub = self._hub
+
+        def publish() -> None:
+            if hub.paused or hub.lane.link is None:
+                session.park([args])
+            else:
+                self._write(session, spec, args, [])
+
+        session.mode = Mode.OPENING
+        heard = hub.pins.subscriptions.heard
+        hub.pins.when(lambda: heard(mark) or not session.open, lambda: self._go_on(session, publish))
+
     def _script(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         """It may write keys that it does not declare: it is not sent before such changes are seen."""
         watch = self._hub.watch
         if watch.ready:
             self._script_now(session, spec, args)
         else:
-            session.when_idle(lambda: watch.require(session, lambda: self._script_now(session, spec, args)))
+            session.when_idle(lambda: watch.require(session, [args]))
         return 0
 
     def _script_now(self, session: Session, spec: Spec, args: Command) -> None:
@@ -205,7 +228,8 @@ class Router:
             block = self._whole_block(rest)
             if block is not None:
                 if block.scripts and not self._hub.watch.ready:
-                    session.when_idle(lambda: self._hub.watch.require(session, lambda: self._block(session, block)))
+                    commands = [args, *rest[: len(block.commands) + 1]]
+                    session.when_idle(lambda: self._hub.watch.require(session, commands))
                 else:
                     self._block(session, block)
                 return len(block.commands) + 1
@@ -310,7 +334,7 @@ class Router:
         elif spec.name == TRACKING and not pin.in_multi:
             session.when_idle(lambda: self._track(session, lambda: self._send_pinned(session, spec, args), args))
         elif spec.route is Route.SCRIPT and not self._hub.watch.ready:
-            session.when_idle(lambda: self._hub.watch.require(session, lambda: self._send_pinned(session, spec, args)))
+            session.when_idle(lambda: self._hub.watch.require(session, [args]))
         else:
             pin.send(spec, args)
         return 0

@@ -19,7 +19,7 @@ import trio
 
 from backfill.errors import BackfillError
 from proxy.link import Link
-from proxy.session import Mode, Session
+from proxy.session import Command, Mode, Session
 from resp.encode import encode
 from resp.errors import ProtocolError
 
@@ -78,7 +78,7 @@ class Watch:
         self._scripts_in_flight = 0
         self._script_at = float("-inf")
         self._script_dbs: set[int] = set()
-        self._waiting: list[tuple[Session, Callable[[], None]]] = []
+        self._waiting: list[tuple[Session, list[Command]]] = []
         self._barriers: list[Callable[[], None]] = []
         self._lost = trio.Event()
 
@@ -119,20 +119,21 @@ class Watch:
         """Scripts may be sent."""
         return self.state is not State.OFF
 
-    def require(self, session: Session, action: Callable[[], None]) -> None:
-        """Run `action` once changes are seen; the session waits."""
+    def require(self, session: Session, commands: list[Command]) -> None:
+        """Let the session send these commands again once changes are seen; until then it waits."""
         if self.ready:
-            action()
+            session.park(commands)
+            self._hub.touched.append(session)
             return
         session.mode = Mode.OPENING
-        self._waiting.append((session, action))
+        self._waiting.append((session, commands))
 
     def _release(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for session, action in waiting:
+        for session, commands in waiting:
             if session.open:
                 session.mode = Mode.READY if session.pin is None else Mode.PINNED
-                action()
+                session.park(commands)
                 self._hub.touched.append(session)
 
     def barrier(self, passed: Callable[[], None]) -> None:

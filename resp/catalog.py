@@ -22,7 +22,7 @@ MAX_SPELLINGS = 4096  # names in mixed case that are remembered; beyond it they 
 MAX_NAME = 128  # bytes of an unknown name that are kept, as Redis shows in its errors
 
 OTHER_DBS = frozenset({b"MOVE", b"COPY"})  # they reach another db
-LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO})
+LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO, Route.PUBLISH})
 
 
 @dataclass(slots=True)

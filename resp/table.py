@@ -20,7 +20,7 @@ class Route(IntEnum):
     """Where a command goes."""
 
     READ = 0  # the lane; changes nothing
-    WRITE = 1  # the lane; may change data, or is mirrored for another reason (PUBLISH, SCRIPT LOAD)
+    WRITE = 1  # the lane; may change data, or is mirrored for another reason (SCRIPT LOAD)
     BLOCKING = 2  # run as its non-blocking form on the lane; XREAD and XREADGROUP only with BLOCK (resp.keys.blocks)
     TRANSACTION = 3  # MULTI and its family
     PUBSUB = 4  # subscriptions
@@ -30,6 +30,7 @@ class Route(IntEnum):
     CURSOR = 8  # the lane; its reply has a cursor, which means something on the server that gave it only
     SCRIPT = 9  # the lane; may write keys that it does not declare
     INFO = 10  # the lane; the proxy adds a section of its own
+    PUBLISH = 11  # the lane, behind every subscription that was asked for before
 
 
 class Row(NamedTuple):
@@ -54,7 +55,7 @@ class Container(NamedTuple):
     bare: Route = Route.PINNED
 
 
-READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR, SCRIPT, INFO = Route
+READ, WRITE, BLOCKING, TRANSACTION, PUBSUB, LOCAL, PINNED, REFUSED, CURSOR, SCRIPT, INFO, PUBLISH = Route
 
 # fmt: off  (rows stay rows)
 COMMANDS: tuple[Row, ...] = (
@@ -115,7 +116,8 @@ COMMANDS: tuple[Row, ...] = (
     Row(WRITE, True, k.sort_keys, "SORT"),
     Row(WRITE, True, k.georadius_keys, "GEORADIUS"),
     Row(WRITE, True, k.georadiusbymember_keys, "GEORADIUSBYMEMBER"),
-    Row(WRITE, True, k.no_keys, "FLUSHALL FLUSHDB PUBLISH SPUBLISH SWAPDB"),
+    Row(WRITE, True, k.no_keys, "FLUSHALL FLUSHDB SWAPDB"),
+    Row(PUBLISH, True, k.no_keys, "PUBLISH SPUBLISH"),
     # -- blocking --------------------------------------------------------------------------------------------
     Row(BLOCKING, True, k.all_but_last, "BLPOP BRPOP BZPOPMAX BZPOPMIN"),
     Row(BLOCKING, True, k.two_keys, "BLMOVE BRPOPLPUSH"),

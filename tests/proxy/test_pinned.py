@@ -14,6 +14,7 @@ GONE = array(bulk("unsubscribe"), bulk("c"), number(0))
 MESSAGE = array(bulk("message"), bulk("c"), bulk("hello"))
 
 
+QUIET_PONG = array(bulk("pong"), bulk(""))  # from RESP2 subscribers
 PONG = b"+PONG\r\n"
 
 
@@ -120,7 +121,8 @@ def test_flush_on_a_pinned_connection_costs_a_backfill(stage: Stage) -> None:
 def test_subscribe_and_messages(stage: Stage) -> None:
     client = stage.client()
     client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED, MESSAGE)
+    assert stage.pin.got() == ["SUBSCRIBE c", "PING"]
+    stage.pin.answers(CONFIRMED, MESSAGE, QUIET_PONG)
     assert client.hears() == CONFIRMED + MESSAGE
     client.says("UNSUBSCRIBE c")
     stage.pin.answers(GONE)
@@ -131,7 +133,7 @@ def test_subscribe_and_messages(stage: Stage) -> None:
 def test_a_message_on_its_way_when_the_client_unsubscribes(stage: Stage) -> None:
     client, other = stage.client(), stage.client()
     client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED)
+    stage.pin.answers(CONFIRMED, QUIET_PONG)
     client.says("UNSUBSCRIBE c")
     stage.pin.answers(MESSAGE)
     other.says("WATCH k")
@@ -296,7 +298,7 @@ def test_resp3_subscribers_do_not_hear_of_a_flip(stage: Stage) -> None:
     client = stage.client()
     client.says("HELLO 3")
     client.says("SUBSCRIBE c")
-    stage.pin.answers(b"%0\r\n", CONFIRMED.replace(b"*", b">", 1))
+    stage.pin.answers(b"%0\r\n", CONFIRMED.replace(b"*", b">", 1), PONG)
     client.hears()
     confirmation = CONFIRMED.replace(b"*", b">", 1)
     assert move(stage, b"%0\r\n", confirmation, MESSAGE.replace(b"*", b">", 1), PONG) == [
@@ -313,18 +315,18 @@ def test_a_message_on_its_way_when_a_flip_begins(stage: Stage) -> None:
     """It comes out of the old side before the other one serves."""
     client = stage.client()
     client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED)
+    stage.pin.answers(CONFIRMED, QUIET_PONG)
     client.hears()
     moving, old = Moving(stage.hub, stage._dial), stage.pin
     (pin,) = stage.hub.pins
     _run_at_once(moving.dial_for, pin)
     moving.prepare()
     assert stage.pin.got() == ["SUBSCRIBE c", "PING"]
-    stage.pin.answers(CONFIRMED, array(bulk("pong"), bulk("")))
+    stage.pin.answers(CONFIRMED, QUIET_PONG)
     assert moving.ready and not stage.hub.drained, "the old side may still have something to tell"
     old.answers(MESSAGE)
     assert not stage.hub.drained
-    old.answers(array(bulk("pong"), bulk("")))
+    old.answers(QUIET_PONG)
     assert stage.hub.drained
     assert client.hears() == MESSAGE
 
@@ -332,7 +334,7 @@ def test_a_message_on_its_way_when_a_flip_begins(stage: Stage) -> None:
 def test_a_flip_that_is_given_up_leaves_pinned_sessions_alone(stage: Stage) -> None:
     client = stage.client()
     client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED)
+    stage.pin.answers(CONFIRMED, QUIET_PONG)
     client.hears()
     moving, old = Moving(stage.hub, stage._dial), stage.pin
     (pin,) = stage.hub.pins
@@ -342,7 +344,7 @@ def test_a_flip_that_is_given_up_leaves_pinned_sessions_alone(stage: Stage) -> N
     assert "SUBSCRIBE: NOPERM no" in moving.problems()[0]
     moving.close()
     assert not stage.pin.wire.open and old.wire.open
-    old.answers(array(bulk("pong"), bulk("")), MESSAGE)
+    old.answers(QUIET_PONG, MESSAGE)
     assert client.hears() == MESSAGE
 
 
@@ -383,6 +385,42 @@ def test_select_with_very_many_digits_in_a_transaction(stage: Stage) -> None:
 def test_a_refused_subscription_to_several_channels(stage: Stage) -> None:
     client = stage.client()
     client.says("SUBSCRIBE a b c")
-    stage.pin.answers(b"-NOPERM this user has no permissions to access one of the channels\r\n")
+    stage.pin.answers(b"-NOPERM this user has no permissions to access one of the channels\r\n", PONG)
     assert client.session.owed == 0
     assert stage.hub.pins.idle
+
+
+@pytest.mark.parametrize("resp", [2, 3])
+def test_a_message_is_for_whoever_asked_before(stage: Stage, resp: int) -> None:
+    """A subscription goes another way than what is published behind it: it is waited for."""
+    subscriber, publisher, late = stage.client(), stage.client(), stage.client()
+    if resp == 3:
+        subscriber.says("HELLO 3")
+    publisher.says("PUBLISH c before")
+    assert stage.lane.got() == ["PUBLISH c before"]
+    subscriber.says("SUBSCRIBE c")
+    waiting: list[Any] = []
+    stage.hub.pins.when = lambda condition, action: waiting.append((condition, action))  # type: ignore[method-assign]
+    publisher.says("PUBLISH c one", "GET k")
+    assert not stage.lane.got()
+    stage.lane.answers(ZERO)
+    ((condition, action),) = waiting
+    assert not condition()
+    late.says("SUBSCRIBE c")  # asked for later: not waited for
+    pin = stage.dialled[0]
+    confirmation = CONFIRMED if resp == 2 else CONFIRMED.replace(b"*", b">", 1)
+    pin.answers(*([b"%0\r\n"] if resp == 3 else []), confirmation)
+    assert not condition()
+    pin.answers(QUIET_PONG if resp == 2 else PONG)
+    assert condition()
+    action()
+    stage.serve()
+    assert stage.lane.got() == ["PUBLISH c one", "GET k"]
+
+
+def test_a_subscriber_that_leaves_is_not_waited_for(stage: Stage) -> None:
+    subscriber, publisher = stage.client(), stage.client()
+    subscriber.says("SUBSCRIBE c")
+    stage.pin.breaks()
+    publisher.says("PUBLISH c one")
+    assert stage.lane.got() == ["PUBLISH c one"]

@@ -13,7 +13,7 @@ from resp import catalog as module
 from resp.catalog import Catalog, Route, Spec, server_names, written_keys
 from tests.servers import NAMES, Pool
 
-LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO}
+LANE = {Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO, Route.PUBLISH}
 
 
 def lookup(call: str, catalog: Catalog | None = None) -> Spec:
@@ -48,12 +48,11 @@ ROUTES: dict[Route, tuple[str, ...]] = {
     Route.INFO: ("INFO", "INFO server"),
     Route.CURSOR: ("SCAN 0", "HSCAN h 0", "SSCAN s 0", "ZSCAN z 0"),
     Route.SCRIPT: ("EVAL x 0", "EVALSHA x 0", "FCALL f 0"),
+    Route.PUBLISH: ("PUBLISH c m", "SPUBLISH c m"),
     Route.WRITE: (
         "SET k v",
         "SORT k STORE d",
         "GEORADIUS k 1 2 3 m",
-        "PUBLISH c m",
-        "SPUBLISH c m",
         "EVAL_RO x 0",
         "FCALL_RO f 0",
         "SCRIPT LOAD x",
