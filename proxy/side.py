@@ -72,8 +72,9 @@ class Side:
             await self._up.wait()
 
     def retire(self, why: str) -> None:
-        """Nobody keeps a connection to it any more."""
+        """Nobody keeps a connection to it any more. Should somebody again, what the old ones left is fenced first."""
         self.problem, self.since = why, time.time()
+        self._fenced = False
 
     # -- control connection --------------------------------------------------------------------------------------
 

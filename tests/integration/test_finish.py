@@ -13,6 +13,7 @@ import redis
 from tests.equality import assert_equal_servers
 from tests.promises import Promises
 from tests.proxies import AdminError, RunningProxy, run_crossfade, until
+from tests.relay import Relay, Way
 from tests.servers import Server
 from tests.traffic import Traffic, preload
 
@@ -160,6 +161,23 @@ def test_the_way_back(flipped: RunningProxy, server_62: Server, server_91: Serve
     assert server_91.call("GET", "k") == b"v" == server_62.call("GET", "k")
     promises.check(server_62)
     promises.check(server_91)
+
+
+def test_what_a_lost_link_still_carries(start_proxy: StartProxy, server_62: Server, server_91: Server) -> None:
+    """An effect that the network kept while mirroring was ended must not arrive after it has begun again."""
+    with Relay(server_62) as relay:
+        proxy = flip(start_proxy(relay, server_91))
+        relay.hold(Way.TO_SERVER)
+        proxy.client().rpush("k", "late")
+        until(lambda: relay.held, "the effect is on its way")
+        relay.strand()
+        finish(proxy)
+        relay.heal()
+        proxy.admin("BACKFILL", "MIRROR-AGAIN")
+        until(lambda: proxy.status()["phase"] == "in-sync", "mirrored again")
+        relay.deliver()
+        proxy.wait_settled()
+        assert_equal_servers(server_62, server_91)
 
 
 @pytest.mark.slow
