@@ -60,15 +60,6 @@ def test_not_before_the_flip(start_proxy: StartProxy, server_62: Server, server_
     assert server_91.call("GET", "k") == b"v"
 
 
-def test_it_asks(flipped: RunningProxy, server_62: Server) -> None:
-    asked = run_crossfade("finish", "--state-dir", str(flipped.state_dir), stdin="n\n")
-    assert asked.code not in (0, REFUSED) and "new backfill" in asked.err and "Traceback" not in asked.err
-    assert flipped.status()["finished"] is None
-    flipped.client().set("k", "v")
-    flipped.wait_settled()
-    assert server_62.call("GET", "k") == b"v"
-
-
 def test_a_plain_proxy_from_then_on(flipped: RunningProxy, server_62: Server, server_91: Server) -> None:
     """Every kind of client goes on; the source gets nothing, is not even connected to, and nothing piles up."""
     with Traffic(flipped, clients=6, rate=1500) as traffic:
@@ -87,6 +78,10 @@ def test_a_plain_proxy_from_then_on(flipped: RunningProxy, server_62: Server, se
 
 
 def test_what_the_operator_sees(flipped: RunningProxy) -> None:
+    """A question; what has become of it; and that everything for which the source would be needed is refused."""
+    asked = run_crossfade("finish", "--state-dir", str(flipped.state_dir), stdin="n\n")
+    assert asked.code not in (0, REFUSED) and "new backfill" in asked.err and "Traceback" not in asked.err
+    assert flipped.status()["finished"] is None
     client = flipped.client()
     client.ping()
     told = flipped.cli("finish", "--yes").done().out
@@ -98,10 +93,6 @@ def test_what_the_operator_sees(flipped: RunningProxy) -> None:
     assert client.info("crossfade")["crossfade_mirroring"] == 0
     again = finish(flipped)
     assert again["finished"] and again["at"] == status["finished"], "once is enough"
-
-
-def test_what_is_refused_then(flipped: RunningProxy) -> None:
-    finish(flipped)
     result = flipped.cli("flip", "--force", "--yes")
     assert result.code == REFUSED and "--mirror-again" in result.out, str(result)
     for options in ([], ["DRY-RUN"], ["SKIP-VERIFY"]):
@@ -133,7 +124,8 @@ def test_durable(start_server: Callable[..., Server], start_proxy: StartProxy, s
     promises.check(server_91)
 
 
-@pytest.mark.parametrize("restarted", [True, pytest.param(False, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("restarted", [True, False])
 def test_the_way_back(flipped: RunningProxy, server_62: Server, server_91: Server, restarted: bool) -> None:
     """Mirroring begins again under traffic, and ends in a flip back; what the source got meanwhile is undone."""
     with Promises(flipped) as promises:
@@ -216,6 +208,7 @@ def test_killed_on_the_way_back(flipped: RunningProxy, server_62: Server, server
     assert_equal_servers(server_62, server_91)
 
 
+@pytest.mark.slow
 def test_the_state_cannot_be_saved(flipped: RunningProxy, server_62: Server) -> None:
     """Then nothing has changed."""
     blocked = Path(flipped.state_dir) / "state.json.new"
