@@ -51,7 +51,7 @@ class Express:
         if route is READ:
             session.last_at = hub.clock()
             lane.read(session, data)
-        elif route is WRITE and not (spec.rewritten or hub.read_only or hub.waiters.keys):
+        elif route is WRITE and not (spec.rewritten or hub.screens_writes or hub.waiters.keys):
             session.last_at = now = hub.clock()
             if spec.one_key and len(args) > 1:
                 hub.note_key(args[1], session.db)
@@ -80,7 +80,7 @@ class Express:
         else:
             spec = specs[0]
             if (
-                hub.read_only
+                hub.screens_writes
                 or hub.waiters.keys
                 or spec is None
                 or len(specs) > 1

@@ -8,7 +8,7 @@ task at a time and never blocks; the slow floor calls in and flushes when it is 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -16,6 +16,7 @@ import trio
 from proxy.express import Express
 from proxy.lane import Lane, LaneLoss
 from proxy.mirror import Mirror
+from proxy.pausing import Pausing
 from proxy.recorder import Recorder, other_db
 from proxy.repair import Repair
 from proxy.roles import Roles
@@ -67,7 +68,9 @@ class Hub:
         self.express = Express(self)
         self.watch = Watch(self, enabled=False)
         self.recorder.scripts_done = lambda count: self.watch.scripts_done(count)
-        self.read_only = ""  # why writes are refused
+        self.pausing = Pausing(self)
+        self.screens_writes = False  # plain writes go the slow way, as they may be refused, or have to wait
+        self._read_only = ""
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
@@ -93,25 +96,37 @@ class Hub:
         """A client is gone; what it has in flight is seen through to its end."""
         self.sessions.pop(session.id, None)
         self.waiters.forget(session)
+        self.pausing.left(session)
         if session.pin is not None:
             session.pin.orphan()
+
+    @property
+    def read_only(self) -> str:
+        """Why writes are refused."""
+        return self._read_only
+
+    @read_only.setter
+    def read_only(self, why: str) -> None:
+        self._read_only = why
+        self.screen_writes()
+
+    def screen_writes(self) -> None:
+        """Whether writes are taken as they come may have changed."""
+        self.screens_writes = bool(self._read_only or self.pausing.kind)
 
     def pause(self, why: str) -> None:
         """Take no command from now on; clients wait."""
         self._pauses.add(why)
         self.paused = True
 
-    def resume(self, why: str) -> None:
-        """This reason to wait is gone. With the last one, commands are taken again, first those that waited."""
+    def resume(self, why: str, first: Iterable[Session] = ()) -> None:
+        """This reason to wait is gone. With the last one, commands are taken again, those that have waited at once."""
         self._pauses.discard(why)
         if self._pauses:
             return
         self.paused = False
-        for session in list(self.sessions.values()):
-            try:
-                session.resume()
-            except Exception as error:
-                session.broke(error)
+        for session in [*first, *self.sessions.values()]:
+            session.resume_or_break()
         self.waiters.poll()
         self.flush()
 
@@ -167,6 +182,7 @@ class Hub:
             "mirror_lag_ms": round(self.mirror.lag() * 1000, 1),
             "mirror_queued_bytes": self.mirror.queued_bytes,
             "commands": self.commands,
+            "paused": self.pausing.kind.name.lower(),
         }
 
     # -- flush ---------------------------------------------------------------------------------------------------

@@ -202,6 +202,8 @@ class Jobs:
                 f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared script keys, evictions "
                 "and writers that bypass the proxy are seen by `crossfade verify` only"
             )
+        if proxy.hub.pausing.kind:
+            found.append(f"{proxy.hub.pausing}")
         if proxy.hub.repair.frozen:
             found.append(proxy.hub.repair.frozen)
         found += [

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from proxy.pausing import Pause, too_long
 from proxy.session import Command, Mode, Session
 from resp.encode import array, bulk, error, map_, null, simple
 from resp.encode import integer as number
@@ -32,6 +33,8 @@ NOAUTH_HELLO = (
 NOPROTO = error("NOPROTO unsupported protocol version")
 SYNTAX = error("ERR syntax error")
 BAD_NAME = error("ERR Client names cannot contain spaces, newlines or special characters.")
+
+PAUSES = {b"WRITE": Pause.WRITE, b"ALL": Pause.ALL}
 
 Answer = Callable[["Local", Session, Command], None]
 
@@ -249,7 +252,7 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
 
 def _flags(session: Session) -> str:
     pin = session.pin
-    flags = "b" if session.mode is Mode.WAITING else ""
+    flags = "b" if session.mode is Mode.WAITING or session.hub.pausing.stops(session) else ""
     flags += "x" if pin is not None and pin.in_multi else ""
     flags += "P" if pin is not None and pin.subscribed else ""
     return flags or "N"
@@ -365,6 +368,31 @@ def client_unblock(local: Local, session: Session, args: Command) -> None:
     session.put(number(int(local.hub.waiters.unblock(waiting, frame))))
 
 
+def client_pause(local: Local, session: Session, args: Command) -> None:
+    """CLIENT PAUSE milliseconds [WRITE|ALL]."""
+    if len(args) > 4 and not local.valkey:
+        session.put(_wrong_subcommand(local, args))
+        return
+    kind = PAUSES.get(args[3].upper()) if len(args) == 4 else Pause.ALL
+    milliseconds = integer(args[2])
+    if kind is None:
+        session.put(error("ERR CLIENT PAUSE mode must be WRITE or ALL"))
+    elif milliseconds is None:
+        session.put(error("ERR timeout is not an integer or out of range"))
+    elif milliseconds < 0:
+        session.put(error("ERR timeout is negative"))
+    elif local.version[1:] >= (7, 2) and too_long(milliseconds):
+        session.put(error("ERR timeout is out of range"))
+    else:
+        session.put(OK)
+        local.hub.pausing.begin(milliseconds, kind)
+
+
+def client_unpause(local: Local, session: Session, args: Command) -> None:
+    local.hub.pausing.end()
+    session.put(OK)
+
+
 def client_switch(local: Local, session: Session, args: Command) -> None:
     """NO-EVICT, NO-TOUCH: they are about a server's own clients, and mean nothing for the proxy's."""
     session.put(OK if args[2].upper() in (b"ON", b"OFF") else SYNTAX)
@@ -389,6 +417,8 @@ ANSWERS: dict[bytes, tuple[Answer, int, int]] = {
     b"CLIENT KILL": (client_kill, 3, MANY),
     b"CLIENT REPLY": (client_reply, 3, 3),
     b"CLIENT UNBLOCK": (client_unblock, 3, 4),
+    b"CLIENT PAUSE": (client_pause, 3, MANY),
+    b"CLIENT UNPAUSE": (client_unpause, 2, 2),
     b"CLIENT NO-EVICT": (client_switch, 3, 3),
     b"CLIENT NO-TOUCH": (client_switch, 3, 3),
 }
@@ -415,11 +445,16 @@ def answer(local: Local, session: Session, name: bytes, args: Command) -> None:
     elif least <= len(args) <= most and _known(local, name):
         handler(local, session, args)
     elif b" " in name and not local.newer_than(6):
-        shown = args[1].decode(errors="replace")
-        session.put(error(f"ERR Unknown subcommand or wrong number of arguments for '{shown}'. Try CLIENT HELP."))
+        session.put(_wrong_subcommand(local, args))
     else:
         shown = name.lower().replace(b" ", b"|").decode()
         session.put(error(f"ERR wrong number of arguments for '{shown}' command"))
+
+
+def _wrong_subcommand(local: Local, args: Command) -> bytes:
+    shown = args[1].decode(errors="replace")
+    unknown = "unknown" if local.newer_than(6) else "Unknown"
+    return error(f"ERR {unknown} subcommand or wrong number of arguments for '{shown}'. Try CLIENT HELP.")
 
 
 NEWER_THAN_6_2 = frozenset([b"CLIENT SETINFO", b"CLIENT NO-EVICT", b"CLIENT NO-TOUCH"])

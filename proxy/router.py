@@ -76,7 +76,7 @@ class Router:
                 if spec.route is Route.READ:
                     lane.read(session, encode(args))
                     continue
-                if spec.route is Route.WRITE and not hub.read_only:
+                if spec.route is Route.WRITE and not hub.screens_writes:
                     rule = spec.rule
                     if rule is not None and rule.rewrite is not None:
                         args = rule.rewrite(args)
@@ -87,15 +87,16 @@ class Router:
                         hub.waiters.touched(session.db, ((spec, args),))
                     continue
             index += self._slowly(session, args, commands[index:])
-            if session.mode is not Mode.READY and index < count:
-                if session.mode is Mode.PINNED:
+            if (session.mode is not Mode.READY or hub.paused) and index < count:
+                if session.mode is Mode.PINNED and not hub.paused:
                     continue
                 if session.mode is not Mode.CLOSED:
                     session.park(commands[index:])
                 return
 
     def _slowly(self, session: Session, args: Command, rest: list[Command]) -> int:
-        """Everything that is not a plain read or write; how many commands of `rest` were taken along."""
+        """Everything that is not a plain read or write; how many commands of `rest` were taken along, -1: not even this
+        one was taken."""
         if args is BROKEN:
             problem = session.parser.error
             text = problem.text if problem is not None else "Protocol error"
@@ -105,6 +106,8 @@ class Router:
         if not session.authenticated and spec.name not in OPEN_TO_ALL:
             session.when_idle(lambda: session.put(NOAUTH))
             return 0
+        if self._hub.screens_writes and self._hub.pausing.holds(session, spec, args):
+            return -1
         if session.pin is not None:
             return self._on_pin(session, spec, args)
         needs_server = spec.route not in (Route.LOCAL, Route.REFUSED) or spec.name == b"SELECT"
@@ -224,7 +227,7 @@ class Router:
         return (self._write if spec.writes else self._read)(session, spec, args, rest)
 
     def _transaction(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
-        if spec.name == b"MULTI" and len(args) == 1:
+        if spec.name == b"MULTI" and len(args) == 1 and not self._hub.pausing.kind:
             block = self._whole_block(rest)
             if block is not None:
                 if block.scripts and not self._hub.watch.ready:

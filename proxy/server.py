@@ -208,6 +208,7 @@ class Proxy:
                 nursery.start_soon(self._keep_side, side.name)
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
+            nursery.start_soon(self.hub.pausing.run, self.hub.flush)
             nursery.start_soon(Upkeep(self).run)
             nursery.start_soon(self._keep_watch)
             await self.hub.until(lambda: self.hub.lane.link is not None)

@@ -47,6 +47,7 @@ class Mode(Enum):
     READY = "ready"  # the router
     DRAINING = "draining"  # nobody, until every reply owed is in; then the deferred action runs
     WAITING = "waiting"  # nobody: a blocking command has not been served
+    HELD = "held"  # nobody: its next command may write, and CLIENT PAUSE does not let it
     OPENING = "opening"  # nobody: a pinned connection is being opened
     PINNED = "pinned"  # the router, for the pinned connection
     LEAVING = "leaving"  # nobody: it is closed as soon as everything has been said
@@ -55,6 +56,7 @@ class Mode(Enum):
 
 READY, LEAVING, CLOSED = Mode.READY, Mode.LEAVING, Mode.CLOSED  # a look-up in the class is slow
 TAKING = frozenset({Mode.READY, Mode.PINNED})
+NEVER_SURE = frozenset({Mode.WAITING, Mode.HELD, Mode.OPENING})  # what is waited for may never come
 
 
 class Session:
@@ -167,7 +169,7 @@ class Session:
     def _hung_up(self) -> None:
         """The client says no more. What it still has to hear it gets, unless it waits for something that may never
         come."""
-        if (not self.owed and not self._unsent) or self.mode in (Mode.WAITING, Mode.OPENING) or self.pin is not None:
+        if (not self.owed and not self._unsent) or self.mode in NEVER_SURE or self.pin is not None:
             self.close()
         else:
             self._deaf = True
@@ -213,6 +215,13 @@ class Session:
         elif self.owed == 0 and not self.out and self.mode in TAKING:
             self.hub.touched.append(self)  # nothing is owed whose reply would bring it back here
         self._watch()
+
+    def resume_or_break(self) -> None:
+        """As `resume`, in a place where a defect must not keep others from going on."""
+        try:
+            self.resume()
+        except Exception as error:
+            self.broke(error)
 
     def _next_commands(self) -> list[Command]:
         """A portion of the backlog that does not end inside a MULTI block."""

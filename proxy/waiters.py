@@ -311,6 +311,11 @@ class Waiters:
         self._acknowledged.pop(waiter, None)
         self._lines.leave(waiter)
 
+    def for_ever(self, session: Session) -> bool:
+        """Whether it waits, and without a timeout."""
+        waiter = self._by_session.get(session.id)
+        return waiter is not None and waiter.deadline == float("inf")
+
     def forget(self, session: Session) -> None:
         """The client is gone."""
         waiter = self._by_session.get(session.id)

@@ -170,10 +170,10 @@ CONTAINERS: tuple[Container, ...] = (
                 False,
                 k.no_keys,
                 """
-            CAPA GETNAME HELP ID INFO KILL LIST NO-EVICT NO-TOUCH REPLY SETINFO SETNAME UNBLOCK""",
+            CAPA GETNAME HELP ID INFO KILL LIST NO-EVICT NO-TOUCH PAUSE REPLY SETINFO SETNAME UNBLOCK UNPAUSE""",
             ),
-            Row(PINNED, False, k.no_keys, "CACHING GETREDIR IMPORT-SOURCE TRACKING TRACKINGINFO UNPAUSE"),
-            Row(REFUSED, False, k.no_keys, "MAINT_NOTIFICATIONS PAUSE"),
+            Row(PINNED, False, k.no_keys, "CACHING GETREDIR IMPORT-SOURCE TRACKING TRACKINGINFO"),
+            Row(REFUSED, False, k.no_keys, "MAINT_NOTIFICATIONS"),
         ),
     ),
     Container(
@@ -330,7 +330,6 @@ CONTAINERS: tuple[Container, ...] = (
 
 REPLICATION = "{} is not possible through the proxy: it decides which server serves; use its flip command"
 REFUSALS: dict[str, str] = {  # by name, or by container for its subcommands; {} is the full name
-    "CLIENT PAUSE": "{} is not possible through the proxy: it would stop all of the proxy's clients at once",
     "CLIENT MAINT_NOTIFICATIONS": "{} is not supported by the proxy: clients stay connected when a server moves",
     "CLUSTER": "{} is not possible through the proxy: it changes the cluster, or is not known",
     "CLUSTER FLUSHSLOT": "{} is not possible through the proxy: it deletes keys that cannot be named",

@@ -23,7 +23,7 @@ def declared_keys(args: list[bytes]) -> list[bytes]:
 
 
 def _script(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
-    if _promises_no_writes(args[1]) and ctx.serving_version[1:] >= (7, 0):
+    if promises_no_writes(args[1]) and ctx.serving_version[1:] >= (7, 0):
         return NOTHING
     return _call(args, frame, ctx)
 
@@ -32,7 +32,7 @@ def _call(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
     return copy_of(ctx, *declared_keys(args))
 
 
-def _promises_no_writes(script: bytes) -> bool:
+def promises_no_writes(script: bytes) -> bool:
     """The first line of a script of 7.0 and later: #!lua flags=no-writes,allow-stale. The server enforces it."""
     if not script.startswith(b"#!"):
         return False

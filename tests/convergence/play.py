@@ -26,10 +26,11 @@ class Peer:
         self.heard: list[bytes] = []
 
     def at_rest(self, unheard: bool) -> bool:
-        """Nothing more will come by itself."""
+        """Nothing more will come by itself, not even when a timeout is over: what stands behind it would be taken
+        while the sides are compared."""
         session = self.client.session
         self.heard += self.client.heard()
-        if len(self.heard) >= self.owed or session.mode is Mode.WAITING:
+        if len(self.heard) >= self.owed or (session.mode is Mode.WAITING and session.hub.waiters.for_ever(session)):
             return True
         return unheard and session.pin is not None
 

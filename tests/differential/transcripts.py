@@ -623,6 +623,45 @@ a: CLIENT REPLY OFF ; SUBSCRIBE %c
 b: PUBLISH %c x
 a: UNSUBSCRIBE
 a: CLIENT REPLY ON
+== CLIENT PAUSE WRITE
+a: SET %k v ; RPUSH %l x ; PFADD %p x ; SCRIPT LOAD return(1)
+w: WATCH %k ; MULTI ; SET %k w ; GET %k
+e: BLPOP %none 0.03
+a: CLIENT PAUSE 5000 WRITE
+b: GET %k ; SET %k 1 ; GET %k
+c: BLPOP %l 0
+d: MULTI ; GET %k ; EXEC ; PING ; EVAL_RO return(1) 0 ; CONFIG GET maxmemory
+f: MULTI ; SET %k 2 ; GET %k ; EXEC
+g3: PUBLISH %c x
+h: PFCOUNT %p
+i: SORT %l
+j: SUBSCRIBE %c
+k: EVAL return(redis.call('INCR',KEYS[1])) 1 %n
+m: NOSUCH x ; SELECT 1 ; GET %k ; CLIENT SETNAME me ; CLIENT GETNAME
+n: XREAD BLOCK 10 STREAMS %x $
+n< 1
+o: MULTI
+o: DISCARD
+w: EXEC
+e< 1
+a: CLIENT UNBLOCK 0 ; CLIENT KILL ID {i}
+i!
+a: GET %k
+a: CLIENT UNPAUSE
+a: GET %k ; GET %n ; LLEN %l
+j: UNSUBSCRIBE
+== CLIENT PAUSE ALL
+a: SET %k v
+e: BLPOP %none 0.05
+b: CLIENT PAUSE 150 ALL ; GET %k ; SET %k w
+a: GET %k
+e< 1
+== the longer pause
+a: CLIENT PAUSE 100 WRITE ; CLIENT PAUSE 5000 WRITE ; CLIENT PAUSE 1 WRITE
+b: SET %k 1
+c: GET %k
+a: CLIENT UNPAUSE
+a: CLIENT UNPAUSE ; CLIENT PAUSE 0
 == SELECT
 a: SET %k zero ; SELECT 1 ; GET %k ; SET %k one ; SELECT 0 ; GET %k ; SELECT 1 ; GET %k ; DEL %k ; SELECT 0
 a: SELECT 99 ; GET %k ; SELECT x ; SELECT "" ; SELECT ; SELECT 1 2 ; GET %k

@@ -445,6 +445,22 @@ def test_a_blocked_clients_timeout_goes_on(ready: RunningProxy, flip: Flip) -> N
         assert waiting.hear() is None
 
 
+def test_paused_clients(ready: RunningProxy, flip: Flip, server_62: Server, server_91: Server) -> None:
+    """CLIENT PAUSE lasts through a flip; the writes that waited are the other side's."""
+    with Talk(ready) as operator, Talk(ready) as writer, Talk(ready) as blocked:
+        blocked.send("BLPOP waited-for 30")
+        assert operator.ask("CLIENT PAUSE 60000 WRITE") == b"OK"
+        writer.send("GET before", "RPUSH waited-for x", "SET after 1")
+        assert writer.hear() is None
+        flip()
+        assert operator.ask("GET before", "EXISTS waited-for after") == [None, 0]
+        assert operator.ask("CLIENT UNPAUSE") == b"OK"
+        assert [writer.hear(), writer.hear(), blocked.hear()] == [1, b"OK", [b"waited-for", b"x"]]
+    ready.wait_settled()
+    assert server_91.client().get("after") == b"1"
+    assert_equal_servers(server_62, server_91)
+
+
 def test_an_open_multi(ready: RunningProxy, flip: Flip, server_62: Server, server_91: Server) -> None:
     with Talk(ready) as client, Talk(ready) as other:
         client.ask("SET n 5")
