@@ -56,7 +56,7 @@ def test_writes_wait_and_reads_do_not(stage: Stage) -> None:
     ],
 )
 def test_which_ones_wait(stage: Stage, command: str | list[bytes], waits: bool) -> None:
-    stage.roles.serving_facts.version = ("redis", 7, 0, 0)
+    stage.roles.serving_facts.version = ("redis", 7, 0)
     stage.hub.watch._switched_on()
     paused(stage, "1000 WRITE")
     stage.client().says(command)
