@@ -11,6 +11,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from proxy.client_filters import Refused, flags_of, listed, parse
 from proxy.pausing import Pause, too_long
 from proxy.session import Command, Mode, Session
 from resp.encode import array, bulk, error, map_, null, simple
@@ -63,6 +64,10 @@ class Local:
     def newer_than(self, major: int) -> bool:
         """Whether the serving side's major version is above `major`."""
         return self.version[1] > major
+
+    def knows(self, user: bytes) -> bool:
+        """Whether clients may log in as this user."""
+        return user in (self._user, b"default")
 
     def admits(self, user: bytes, password: bytes) -> bool:
         """Whether these credentials are the ones of the source URL."""
@@ -250,14 +255,6 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
         session.put(OK)
 
 
-def _flags(session: Session) -> str:
-    pin = session.pin
-    flags = "b" if session.mode is Mode.WAITING or session.hub.pausing.stops(session) else ""
-    flags += "x" if pin is not None and pin.in_multi else ""
-    flags += "P" if pin is not None and pin.subscribed else ""
-    return flags or "N"
-
-
 def describe(local: Local, session: Session) -> bytes:
     """One line of CLIENT LIST, with the fields that servers have; what has no meaning for a proxy is 0."""
     now = local.hub.clock()
@@ -268,7 +265,7 @@ def describe(local: Local, session: Session) -> bytes:
     line = (
         f"id={session.id} addr={session.address} laddr={session.local_address} fd={session.fileno()} "
         f"name={session.name.decode()} age={int(now - session.connected_at)} idle={int(now - session.last_at)} "
-        f"flags={_flags(session)} db={session.db} sub={channels} psub={patterns} ssub={shards} multi={queued} "
+        f"flags={flags_of(session)} db={session.db} sub={channels} psub={patterns} ssub={shards} multi={queued} "
         f"qbuf={session.parser.buffered} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 "
         f"events=r cmd={command} user={session.user.decode(errors='replace')} redir=-1 resp={session.resp} "
         f"lib-name={library[b'lib-name']} lib-ver={library[b'lib-ver']}"
@@ -282,20 +279,12 @@ def _text(session: Session, text: bytes) -> bytes:
 
 
 def client_list(local: Local, session: Session, args: Command) -> None:
-    wanted: set[int | None] | None = None
-    if len(args) > 3 and args[2].upper() == b"ID":
-        wanted = {integer(arg) for arg in args[3:]}
-    elif len(args) == 4 and args[2].upper() == b"TYPE":
-        wanted = {one.id for one in local.hub.sessions.values() if _type(one) == args[3].lower()}
-    elif len(args) > 2:
-        session.put(SYNTAX)
+    try:
+        sessions = listed(local, args[2:], session)
+    except Refused as problem:
+        session.put(problem.frame)
         return
-    sessions = [one for one in local.hub.sessions.values() if wanted is None or one.id in wanted]
     session.put(_text(session, b"".join(describe(local, one) + b"\n" for one in sessions)))
-
-
-def _type(session: Session) -> bytes:
-    return b"pubsub" if session.pin is not None and session.pin.subscribed else b"normal"
 
 
 def client_info(local: Local, session: Session, args: Command) -> None:
@@ -303,33 +292,21 @@ def client_info(local: Local, session: Session, args: Command) -> None:
 
 
 def client_kill(local: Local, session: Session, args: Command) -> None:
-    """By address (old form), or by ID, ADDR, USER, SKIPME."""
+    """By address (old form), or by filters."""
+    if len(args) == 2:
+        session.put(error("ERR wrong number of arguments for 'client|kill' command") if local.newer_than(6) else SYNTAX)
+        return
+    sessions = list(local.hub.sessions.values())
     if len(args) == 3:
-        found = [one for one in local.hub.sessions.values() if one.address.encode() == args[2]]
-        if not found:
-            session.put(error("ERR No such client"))
-            return
+        found = [one for one in sessions if one.address.encode() == args[2]][:1]
+        session.put(OK if found else error("ERR No such client"))
         _kill(found, session)
-        session.put(OK)
         return
-    if len(args) < 4 or len(args) % 2:
-        session.put(SYNTAX)
+    try:
+        found = parse(local, args[2:], skip_me=True).of(sessions, session)
+    except Refused as problem:
+        session.put(problem.frame)
         return
-    filters: dict[bytes, bytes] = {args[index].upper(): args[index + 1] for index in range(2, len(args), 2)}
-    skip_me = filters.pop(b"SKIPME", b"yes").lower() == b"yes"
-    readers: dict[bytes, Callable[[Session], bytes]] = {
-        b"ID": lambda one: b"%d" % one.id,
-        b"ADDR": lambda one: one.address.encode(),
-        b"USER": lambda one: one.user,
-    }
-    if any(name not in readers for name in filters):
-        session.put(SYNTAX)
-        return
-    found = [
-        one
-        for one in local.hub.sessions.values()
-        if all(readers[name](one) == value for name, value in filters.items()) and not (skip_me and one is session)
-    ]
     session.put(number(len(found)))
     _kill(found, session)
 
@@ -356,13 +333,16 @@ def client_reply(local: Local, session: Session, args: Command) -> None:
 
 
 def client_unblock(local: Local, session: Session, args: Command) -> None:
-    waiting = integer(args[2])
-    if waiting is None:
-        session.put(error("ERR value is not an integer or out of range"))
+    if len(args) > 4 and not local.valkey:
+        session.put(_wrong_subcommand(local, args))
         return
+    waiting = integer(args[2])
     how = args[3].upper() if len(args) == 4 else b"TIMEOUT"
     if how not in (b"TIMEOUT", b"ERROR"):
         session.put(error("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR"))
+        return
+    if waiting is None:
+        session.put(error("ERR value is not an integer or out of range"))
         return
     frame = error("UNBLOCKED client unblocked via CLIENT UNBLOCK") if how == b"ERROR" else None
     session.put(number(int(local.hub.waiters.unblock(waiting, frame))))
@@ -414,9 +394,9 @@ ANSWERS: dict[bytes, tuple[Answer, int, int]] = {
     b"CLIENT SETINFO": (client_setinfo, 4, 4),
     b"CLIENT LIST": (client_list, 2, MANY),
     b"CLIENT INFO": (client_info, 2, 2),
-    b"CLIENT KILL": (client_kill, 3, MANY),
+    b"CLIENT KILL": (client_kill, 2, MANY),
     b"CLIENT REPLY": (client_reply, 3, 3),
-    b"CLIENT UNBLOCK": (client_unblock, 3, 4),
+    b"CLIENT UNBLOCK": (client_unblock, 3, MANY),
     b"CLIENT PAUSE": (client_pause, 3, MANY),
     b"CLIENT UNPAUSE": (client_unpause, 2, 2),
     b"CLIENT NO-EVICT": (client_switch, 3, 3),

@@ -116,7 +116,8 @@ class Session:
         self.deferred: Callable[[], None] | None = None
         self.pin: Pinned | None = None
         self.parser = CommandParser(authenticated=authenticated)
-        self.connected_at = self.last_at = hub.clock()
+        self.connected_at: float = hub.clock()
+        self.last_at: float = self.connected_at
         self.last_command: Command = []
         self.window = FIRST_WINDOW  # commands that may be in flight
         self._unsent = bytearray()  # what the socket did not take yet

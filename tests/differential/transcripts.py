@@ -701,6 +701,44 @@ a!
 c: CLIENT KILL ID {c}
 c: CLIENT KILL ID {c} SKIPME no
 c!
+== CLIENT KILL by what clients are
+a: CLIENT SETNAME %one
+b: SELECT 3 ; CLIENT SETNAME %two
+c3: SUBSCRIBE %c
+d: MULTI
+k: CLIENT KILL ID {a} TYPE pubsub ; CLIENT KILL ID {b} USER default TYPE normal SKIPME yes ; CLIENT KILL ID {k}
+b!
+a: PING
+k: CLIENT KILL ID {c3} TYPE pubsub
+c3!
+k: CLIENT KILL ID {a} ADDR 1.2.3.4:5 ; CLIENT KILL ID {k} SKIPME no
+k!
+a: PING
+== CLIENT KILL by age >= 7.4
+a: CLIENT KILL ID {a} MAXAGE 1000 SKIPME no ; PING
+== CLIENT KILL of Valkey >= 9.0
+a: CLIENT SETNAME %one
+b: SELECT 3 ; CLIENT SETNAME %two
+c3: SUBSCRIBE %c
+d: MULTI
+e: CLIENT SETINFO LIB-NAME %lib ; CLIENT SETINFO LIB-VER 7
+f: BLPOP %none 0
+k: CLIENT KILL NAME %one DB 3 ; CLIENT KILL NAME %two NOT-DB 3 ; CLIENT KILL ID {a} {b} {c3} {d} {e} {f} NOT-ID {a} {b} {c3} {d} {e} {f}
+k: CLIENT KILL ID {a} {b} {d} {e} {f} FLAGS P ; CLIENT KILL ID {c3} NOT-FLAGS P ; CLIENT KILL ID {e} LIB-NAME %lib LIB-VER 8 ; CLIENT KILL ID {a} CAPA r
+k: CLIENT KILL NAME %one NAME %two DB 3
+b!
+a: PING
+k: CLIENT KILL ID {a} {d} {f} FLAGS x
+d!
+k: CLIENT KILL ID {a} {f} FLAGS b
+f!
+k: CLIENT KILL ID {e} {a} LIB-NAME %lib LIB-VER 7 IP 127.0.0.1
+e!
+k: CLIENT KILL ID {a} NOT-LIB-NAME %lib NOT-NAME x NOT-DB 3 NOT-FLAGS x NOT-TYPE pubsub NOT-CAPA r NOT-ADDR x
+a!
+k: CLIENT KILL ID {c3} ID {k} SKIPME no
+c3!
+k!
 == CLIENT KILL of a subscriber
 a: SUBSCRIBE %c
 b: CLIENT KILL ID {a}
