@@ -8,6 +8,7 @@ and copied once its reply is in (invariant 5); so whatever the order was, the co
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -32,6 +33,8 @@ REPLAYED = frozenset([b"MONITOR", TRACKING])  # state that is made anew after a 
 STICKY = frozenset([b"READONLY", b"READWRITE", b"ASKING"])
 NOT_IN_MULTI = frozenset([b"HELLO", b"AUTH", b"CLIENT REPLY", b"CLIENT TRACKING", b"MONITOR"])
 _MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
+_BROKEN = b">2\r\n$21\r\ntracking-redir-broken\r\n"
+_NUMBER = re.compile(rb":\d+\r\n")
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
@@ -196,6 +199,8 @@ class Pinned:
             self._awaited.append(awaited)
             session.owed += awaited.frames
             self._unconfirmed += spec.name in SUBSCRIBING
+        else:
+            session.skipped()
         if (
             SUBSCRIBING.get(spec.name, NOT_SUBSCRIBING)[1] and not self.in_multi
         ):  # in RESP3 it has no reply: the one to a PING tells
@@ -308,7 +313,7 @@ class Pinned:
         session = self.session
         for frame in frames:
             if is_push(frame) or not self._awaited or (self._hears and is_message(frame)):
-                session.push(frame)
+                session.push(self._own_id(frame) if frame.startswith(_BROKEN) else frame)
                 continue
             awaited = self._awaited[0]
             awaited.frames -= 1
@@ -320,22 +325,22 @@ class Pinned:
             if awaited.spec is None:
                 self._hub.pins.subscriptions.hear(awaited.subscription)
                 continue
-            session.reply(self._own_ids(awaited.spec, frame))
+            if awaited.spec.name in SUBSCRIBING and not is_error(frame) and frame != QUEUED:
+                session.confirm(frame, last=awaited.frames == 0)
+            else:
+                session.reply(self._own_id(frame) if awaited.spec.name in TELL_REDIRECT else frame)
             if awaited.frames == 0:
                 self._unconfirmed -= awaited.spec.name in SUBSCRIBING
                 self._answered(awaited.spec, awaited, frame)
         if self._orphan and not self._awaited:
             self._drop()
 
-    def _own_ids(self, spec: Spec, frame: bytes) -> bytes:
-        """Where the server tells the id of a connection that tracking is redirected to: the id its client knows."""
-        if spec.name not in TELL_REDIRECT:
+    def _own_id(self, frame: bytes) -> bytes:
+        """Where the server tells the id of the connection that tracking is redirected to: the id its client knows."""
+        redirections = _redirections(self.replayed.get(TRACKING, []))
+        if not redirections:
             return frame
-        for pin in self._hub.pins:
-            server_id, own_id = b":%d\r\n" % pin.link.wire.client_id, b":%d\r\n" % pin.session.id
-            if server_id in frame:
-                return frame.replace(server_id, own_id)
-        return frame
+        return _NUMBER.sub(b":%b\r\n" % self.replayed[TRACKING][redirections[-1]], frame, count=1)
 
     def _client_id(self, session: int) -> int | None:
         """The server's number of the connection that the session with this number of ours has."""

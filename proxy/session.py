@@ -260,7 +260,7 @@ class Session:
         if not self.out:
             self.hub.touched.append(self)
         if self.muted or self.skip_next:
-            self._leave_out()
+            self.skipped()
         else:
             self.out.append(frame)
 
@@ -280,7 +280,7 @@ class Session:
         if not self.out:
             self.hub.touched.append(self)
         if self.muted or self.skip_next:
-            self._leave_out()
+            self.skipped()
         else:
             self.out.append(frame)
 
@@ -290,7 +290,16 @@ class Session:
             self.hub.touched.append(self)
         self.out.append(frame)
 
-    def _leave_out(self) -> None:
+    def confirm(self, frame: bytes, *, last: bool) -> None:
+        """A reply that was owed, and that is told whatever CLIENT REPLY says: a change of subscriptions. `last`: of its
+        command."""
+        self.owed -= 1
+        self.push(frame)
+        if last:
+            self.skipped()
+
+    def skipped(self) -> None:
+        """What CLIENT REPLY SKIP was about is over."""
         if self.skip_next and not self.muted:
             self.skip_next -= 1
 

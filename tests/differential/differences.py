@@ -199,12 +199,10 @@ KNOWN_CONVERSATIONS: dict[str, KnownConversation] = {
         "the error of a new call, in place of the one for waiting clients", True, ("redis-6.2", "redis-7.0")
     ),
     "sessions: a bulk without its end": KnownConversation(
-        "the proxy does not look at the two bytes behind a bulk, as Redis", False, ("valkey-8.1", "valkey-9.1")
+        "broken bytes: the two behind a bulk may be any, as for Redis; Valkey hangs up",
+        True,
+        ("valkey-8.1", "valkey-9.1"),
     ),
-    "sessions: CLIENT REPLY and subscriptions, RESP2": KnownConversation(
-        "CLIENT REPLY OFF must not hold back what belongs to subscriptions"
-    ),
-    "tracking: the redirected client leaves": KnownConversation("tracking-redir-broken tells the server's id"),
 }
 
 
