@@ -38,6 +38,7 @@ from backfill.files.formats import FORMATS, Format, format_of
 from backfill.files.importing import ImportReport, Policy, Stopped, import_records
 from backfill.files.opening import STANDARD, reading, writing
 from backfill.files.records import SIMPLE, Bad, FileError, Piece
+from backfill.files.table_form import key_template
 from backfill.files.wanted import Wanted, wanted
 from backfill.files.writing import Existing, Outcome, Ttl
 from backfill.url import Url, UrlError, parse_url
@@ -252,6 +253,7 @@ def _records(format: Format, key: str | None, chunks: Iterator[bytes]) -> Iterat
         return format.read(chunks)
     if format.table is None:
         raise FileError(f"--key is for tables: csv, tsv, psv, json or jsonl, not {format.name}")
+    key_template(key)  # what is wrong with it is said before anything is done
     return format.table(chunks, key)
 
 

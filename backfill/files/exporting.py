@@ -7,7 +7,8 @@ exported for sure (SCAN's promise).
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
+from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from backfill.client import Client, command_names
@@ -15,7 +16,7 @@ from backfill.scan import databases, scan, select
 
 from .formats import Writer
 from .opening import Output
-from .reading import Keys, NotRead
+from .reading import Found, Keys, NotRead
 from .wanted import Wanted
 
 MAX_NAMED = 100  # of keys in a report
@@ -83,41 +84,41 @@ async def export(
     output.write(writer.head())
     for db in sorted(counts):
         await select(client, db)
-        async for page in _pages(client, match):
-            await _export_page(db, keys, [key for key in page if wanted.key(key)], writer, output, wanted, report)
-            looked += len(page)
-            progress(looked, sum(counts.values()))
+        async with aclosing(_pages(client, match)) as pages:
+            async for page in pages:
+                chosen = [key for key in page if wanted.key(key)]  # may be none
+                async with aclosing(keys.read(chosen, wanted.kinds)) as read:
+                    async for found in read:
+                        _write(found, db, writer, output, report)
+                looked += len(page)
+                progress(looked, sum(counts.values()))
     output.write(writer.tail())
     report.written_bytes = output.bytes
     return report
 
 
-async def _pages(client: Client, match: bytes | None) -> AsyncIterator[list[bytes]]:
+async def _pages(client: Client, match: bytes | None) -> AsyncGenerator[list[bytes], None]:
     recent = Recent()
-    async for found in scan(client, match=match):
-        fresh = recent.fresh(found)
-        for start in range(0, len(fresh), KEYS_PER_READ):
-            yield fresh[start : start + KEYS_PER_READ]
+    async with aclosing(scan(client, match=match)) as every:
+        async for found in every:
+            fresh = recent.fresh(found)
+            for start in range(0, len(fresh), KEYS_PER_READ):
+                yield fresh[start : start + KEYS_PER_READ]
 
 
-async def _export_page(
-    db: int, keys: Keys, page: list[bytes], writer: Writer, output: Output, wanted: Wanted, report: ExportReport
-) -> None:
-    if not page:
+def _write(found: Found | NotRead, db: int, writer: Writer, output: Output, report: ExportReport) -> None:
+    if isinstance(found, NotRead):
+        report.fail(found.key, found.reason)
         return
-    async for found in keys.read(page, wanted.kinds):
-        if isinstance(found, NotRead):
-            report.fail(found.key, found.reason)
-            continue
-        try:
-            found.head.db = db
-            for data in writer.record(found.head, found.items):
-                output.write(data)
-        finally:
-            found.close()
-        report.keys += 1
-        report.kinds[found.head.kind.decode("utf-8", "replace")] += 1
-        if found.changed:
-            report.changes += 1
-            if len(report.changed) < MAX_NAMED:
-                report.changed.append(found.head.key)
+    try:
+        found.head.db = db
+        for data in writer.record(found.head, found.items):
+            output.write(data)
+    finally:
+        found.close()
+    report.keys += 1
+    report.kinds[found.head.kind.decode("utf-8", "replace")] += 1
+    if found.changed:
+        report.changes += 1
+        if len(report.changed) < MAX_NAMED:
+            report.changed.append(found.head.key)

@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 from backfill.values import Group, Stream
 
-from .records import PIECE_BYTES, Head, Item
+from .records import PIECE_BYTES, Head, Item, score_text
 
 _quote = json.encoder.encode_basestring
 _quote_ascii = json.encoder.encode_basestring_ascii
@@ -119,8 +119,8 @@ def _write_zset(key: bytes, items: Iterable[Item]) -> Iterator[str]:
 
 
 def _score(score: float) -> str:
-    text = repr(score)
-    return text if text[-1] != "f" else '"-Infinity"' if text[0] == "-" else '"Infinity"'  # as Jackson quotes them
+    text = score_text(score)
+    return f'"{text}"' if text[-1] == "y" else text  # JSON has no infinity: quoted, as Jackson does it
 
 
 def _write_hash(key: bytes, items: Iterable[Item]) -> Iterator[str]:

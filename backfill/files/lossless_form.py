@@ -178,7 +178,7 @@ class _Reader:
 
     def end(self) -> None:
         if not self._ended:
-            raise FileError(f"line {self._number}: the file ends early: its last line is missing")
+            raise FileError(f"line {self._number or 1}: the file ends early: its last line is missing")
 
     def _record(self, found: dict[str, Any]) -> Iterator[Piece]:
         first = "key" in found

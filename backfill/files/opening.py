@@ -42,7 +42,8 @@ class Input:
             packed = first.startswith(GZIP_MAGIC) if self._name == STANDARD else self._name.lower().endswith(".gz")
             if packed and not first.startswith(GZIP_MAGIC[: len(first)]):
                 raise FileError("not gzip, though its name ends in .gz")
-            yield from self._unpacked(first) if packed else self._plain(first)
+            # An empty chunk, such as a header unpacks to, would be taken for the end.
+            yield from filter(None, self._unpacked(first) if packed else self._plain(first))
         except OSError as problem:
             raise FileError(f"cannot read {self._name}: {problem.strerror or problem}") from None
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import marshal
 import tempfile
-from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
+from collections.abc import AsyncGenerator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import IO, Any
 
@@ -18,7 +18,7 @@ from backfill.client import Client, ReplyError
 from backfill.codec import Form, Unreadable, WrongType
 from backfill.values import MISSING, Group, Pending, State, Stream
 
-from .records import Head, Item, parts_of
+from .records import FileError, Head, Item, parts_of
 
 BIG_BYTES = 1024 * 1024  # of memory: HGETALL of it takes some ms of the server's time
 BIG_ELEMENTS = 5000  # where the server does not tell memory
@@ -56,7 +56,10 @@ class Spool:
         self._pages = 0
 
     def add(self, items: list[Item]) -> None:
-        marshal.dump(items, self._file)
+        try:
+            marshal.dump(items, self._file)
+        except OSError as problem:
+            raise FileError(f"no room for a big key in {tempfile.gettempdir()} (TMPDIR): {problem.strerror}") from None
         self._pages += 1
 
     def __iter__(self) -> Iterator[Item]:
@@ -81,11 +84,11 @@ class Keys:
         self._relative = relative
         self._tells_memory = True
 
-    async def read(self, keys: Sequence[bytes], kinds: frozenset[bytes]) -> AsyncIterator[Found | NotRead]:
+    async def read(self, keys: Sequence[bytes], kinds: frozenset[bytes]) -> AsyncGenerator[Found | NotRead, None]:
         """Those of the keys that are there and of one of `kinds` (empty: all). Errors: ConnectionLost."""
         small: list[tuple[bytes, bytes]] = []
         waiting = 0
-        for key, kind, size in await self._sizes(keys):
+        for key, kind, size in await self._sizes(keys) if keys else ():
             if isinstance(kind, ReplyError):
                 yield NotRead(key, str(kind))
                 continue
@@ -162,11 +165,14 @@ class Keys:
             ends.append(len(commands) - 1)
         replies = await self._client.pipeline(commands) if commands else []
         states: list[State | WrongType | Unreadable] = []
+        start = 0
         for (key, believed), end in zip(wanted, ends, strict=True):
-            if isinstance(replies[end], ReplyError):
-                states.append(Unreadable(str(replies[end])))
+            if isinstance(replies[end], ReplyError):  # the cause stands before it
+                cause = next(reply for reply in replies[start : end + 1] if isinstance(reply, ReplyError))
+                states.append(Unreadable(str(cause)))
             else:
                 states.append(codec.parse(key, Form.STRUCT, replies[end], believed))
+            start = end + 1
         return states
 
     def _found(self, state: State) -> Found:

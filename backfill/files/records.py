@@ -133,6 +133,11 @@ def score_of(text: object) -> float:
     return score
 
 
+def score_text(score: float) -> str:
+    """The shortest text that gives the same number; infinity as Java has it."""
+    return repr(score).replace("inf", "Infinity")
+
+
 def id_of(text: bytes) -> bytes:
     """A stream id in its full form."""
     found = _ID.match(text)

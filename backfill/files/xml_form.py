@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 
 from backfill.values import Group, Stream
 
-from .records import PIECE_BYTES, Head, Item
+from .records import PIECE_BYTES, Head, Item, score_text
 
 _IMPOSSIBLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ufffe\uffff]")  # XML 1.0, not even as a character reference
 _MARKUP = re.compile("[&<>\r]")
@@ -98,7 +98,7 @@ def _body(head: Head, items: Iterable[Item]) -> Iterator[str]:
                 yield element("value", item)
         case b"zset":
             for member, score in items:
-                yield f"<value>{element('value', member)}<score>{score!r}</score></value>"
+                yield f"<value>{element('value', member)}<score>{score_text(score)}</score></value>"
         case b"hash":
             yield "<value>"
             for name, value, ttl in items:

@@ -11,6 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,7 @@ def pages(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(json_read, "PIECE_ITEMS", 2)
     monkeypatch.setattr(json_read, "WHOLE_CHARS", 1)
     monkeypatch.setattr("backfill.files.json_text.CHUNK_CHARS", 8)
+    monkeypatch.setattr("backfill.files.opening.CHUNK_BYTES", 16)
     monkeypatch.setattr("backfill.files.xml_read.PIECE_ITEMS", 2)
     monkeypatch.setattr(big_keys, "COMMANDS_PER_SEND", 3)
 
@@ -363,6 +365,22 @@ def test_replacing_a_big_key_replaces_all_of_it(server_91: Server, folder: Path,
     assert server_91.call("DBSIZE") == 1
 
 
+def test_a_key_that_appears_while_a_big_one_is_imported(server_91: Server, folder: Path, monkeypatch: Any) -> None:
+    """Somebody else's is left alone."""
+    pages(monkeypatch)
+    path = folder / "x.json"
+    path.write_text('[{"key":"k","type":"list","value":["a","b","c","d","e"]}]')
+    finish = big_keys.BigKey.finish
+
+    async def later(self: big_keys.BigKey) -> Any:
+        server_91.call("SET", "k", "mine")
+        return await finish(self)
+
+    monkeypatch.setattr(big_keys.BigKey, "finish", later)
+    assert "line 1: the key 'k' exists" in complaint("import", path, server_91.url, code=1)
+    assert server_91.call("KEYS", "*") == [b"k"] and server_91.call("GET", "k") == b"mine"
+
+
 # --- bad input ---
 
 
@@ -456,7 +474,8 @@ def test_a_key_of_which_the_last_command_is_refused(
         (("import", "no-such-file.json", "redis://127.0.0.1:1"), 2, "cannot read no-such-file.json: No such file"),
         (("export", "SERVER", "no/such/folder.json"), 2, "cannot write no/such/folder.json: No such file"),
         (("import", __file__, "redis://127.0.0.1:1", "--format", "xml", "--key", "{a}"), 2, "--key is for tables"),
-        (("import", __file__, "SERVER", "--format", "csv", "--key", "a"), 1, "a column in braces"),
+        (("import", __file__, "SERVER", "--format", "csv", "--key", "a"), 2, "a column in braces"),
+        (("import", __file__, "SERVER", "--format", "csv", "--key", "{a}"), 1, "line 1: the header has no 'a'"),
         (("import", __file__, "redis://127.0.0.1:1", "--format", "json"), 3, "connection refused"),
     ],
 )
@@ -479,6 +498,18 @@ def test_no_password_in_what_is_said_nor_in_the_title(
     crossfade("export", server.url, path)
     crossfade("import", path, server.url)
     assert len(titles) == 4 and "s3cret" not in str(titles), titles
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+def test_a_full_disk(server_62: Server, folder: Path, monkeypatch: Any) -> None:
+    preload(server_62, 200)
+    line = complaint("export", server_62.url, "/dev/full", "--format", "json", code=2)
+    assert line == "crossfade: cannot write /dev/full: No space left on device"
+    pages(monkeypatch)
+    full = partial(open, "/dev/full", "wb", buffering=0)
+    monkeypatch.setattr("backfill.files.reading.tempfile.TemporaryFile", full)
+    line = complaint("export", server_62.url, folder / "x.json", code=2)
+    assert "no room for a big key in " in line and list(folder.iterdir()) == []
 
 
 # --- interrupted ---

@@ -179,7 +179,7 @@ BAD = [
     ("xml", "<root><record><key>k</key><type>zset</type><value>m</value></record></root>", "<value> has no <value>"),
     ("xml", '<root><record><key encoding="base64">?</key><type>set</type></record></root>', "base64 is not"),
     ("xml", "<root><record><key>k</key><type>list</type><value><a/></value></record></root>", "text only"),
-    ("lossless", "", "line 0: the file ends early"),
+    ("lossless", "", "line 1: the file ends early"),
     ("lossless", LOSSLESS, "line 1: the file ends early: its last line is missing"),
     ("lossless", '{"key":"k"}\n', "line 1: not a line of a lossless export"),
     ("lossless", '{"crossfade": "export", "version": 2}\n', "a newer crossfade wrote it"),
@@ -336,11 +336,15 @@ def test_gzip_by_name_and_a_file_appears_when_it_is_whole(tmp_path: Path) -> Non
     assert len(gzip.decompress(path.read_bytes())) == 400_000
 
 
-def test_gzip_members_one_behind_the_other(tmp_path: Path) -> None:
+@pytest.mark.parametrize("chunk", [1, 7, 65536])
+def test_gzip_members_one_behind_the_other(chunk: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("backfill.files.opening.CHUNK_BYTES", chunk)
     path = tmp_path / "x.gz"
-    path.write_bytes(gzip.compress(b"a" * 200_000) + gzip.compress(b"b"))
+    path.write_bytes(gzip.compress(b"a" * 2000) + gzip.compress(b"") + gzip.compress(b"b") + b"\0" * 20)
     with reading(str(path)) as found:
-        assert b"".join(found.chunks()) == b"a" * 200_000 + b"b"
+        chunks = list(found.chunks())
+    assert b"".join(chunks) == b"a" * 2000 + b"b"
+    assert all(chunks), "an empty one would mean the end"
 
 
 @pytest.mark.parametrize(
