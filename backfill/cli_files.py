@@ -243,7 +243,7 @@ def import_command(
     if as_json or not stopped:
         _say(document, _import_lines, as_json, err=False)
     if stopped:
-        done = f"{report.outcomes[Outcome.WRITTEN]:,} keys were imported before"
+        done = f"{report.outcomes[Outcome.WRITTEN]:,} keys were imported"
         _fail(f"{stopped}; {done}", EXIT_FAILED)
     sys.exit(EXIT_FAILED if report.bad or report.lossy else 0)
 

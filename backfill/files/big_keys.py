@@ -117,8 +117,8 @@ class BigKey:
         commands = [[b"RENAME" if replaces else b"RENAMENX", self._name, self._head.key]]
         if deadline is not None:
             commands.insert(0, [b"PEXPIREAT", self._name, b"%d" % deadline])
-        replies = await self._client.transaction(commands)
-        error = replies if isinstance(replies, ReplyError) else first_error(replies)
+        *queued, replies = await self._client.pipeline([[b"MULTI"], *commands, [b"EXEC"]])
+        error = first_error(queued) or first_error([replies] if isinstance(replies, ReplyError) else replies)
         if error is not None:
             self._fail(f"the target refused the key {show(self._head.key)}: {error}")
         elif replies[-1] == 0:

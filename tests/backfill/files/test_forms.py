@@ -56,7 +56,7 @@ def expected(state: State) -> State:
 
 
 @pytest.mark.parametrize("name", [name for name in FORMS if name != "tsv"])
-@settings(max_examples=60)
+@settings(max_examples=25)
 @given(
     some=st.lists(st.binary(max_size=6).flatmap(states), max_size=5, unique_by=lambda state: state.key),
     chunk=st.sampled_from([1, 7, 1000]),
