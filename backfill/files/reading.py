@@ -324,6 +324,7 @@ class _Paged:
                 break
             start = b"(" + found[-1][0]
         consumers = [streams.pairs(consumer)[b"name"] for consumer in await self._consumers(name)]
+        # One that was deleted since; its entries were pending when they were read.
         consumers += {entry.consumer for entry in pending}.difference(consumers)
         return Group(name, info[b"last-delivered-id"], info.get(b"entries-read"), tuple(consumers), tuple(pending))
 

@@ -381,6 +381,17 @@ def test_a_key_that_appears_while_a_big_one_is_imported(server_91: Server, folde
     assert server_91.call("KEYS", "*") == [b"k"] and server_91.call("GET", "k") == b"mine"
 
 
+def test_what_a_killed_import_left_is_not_taken_for_a_part(server_91: Server, folder: Path, monkeypatch: Any) -> None:
+    pages(monkeypatch)
+    server_91.call("RPUSH", big_keys.scratch_name(b"k"), "left", "over")
+    server_91.call("PEXPIRE", big_keys.scratch_name(b"k"), HOUR_MS)
+    path = folder / "x.json"
+    path.write_text('[{"key":"k","type":"list","value":["a","b","c","d","e"]}]')
+    crossfade("import", path, server_91.url)
+    assert server_91.call("LRANGE", "k", 0, -1) == [b"a", b"b", b"c", b"d", b"e"]
+    assert server_91.call("TTL", "k") == -1 and server_91.call("DBSIZE") == 1
+
+
 # --- bad input ---
 
 
