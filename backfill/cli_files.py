@@ -30,45 +30,31 @@ from rich.progress import (
 from rich.text import Text
 from setproctitle import setproctitle
 
+from backfill.cli_copy import UrlType
 from backfill.client import Client
 from backfill.compare import show
+from backfill.direct.selection import TYPES, Selection, parse_slots
 from backfill.errors import BackfillError
 from backfill.files.exporting import ExportReport, export
 from backfill.files.formats import FORMATS, Format, format_of
 from backfill.files.importing import ImportReport, Policy, Stopped, import_records
 from backfill.files.opening import STANDARD, reading, writing
-from backfill.files.records import SIMPLE, Bad, FileError, Piece
+from backfill.files.records import Bad, FileError, Piece
 from backfill.files.table_form import key_template
-from backfill.files.wanted import Wanted, wanted
 from backfill.files.writing import Existing, Outcome, Ttl
-from backfill.url import Url, UrlError, parse_url
+from backfill.url import Url
 
 EXIT_FAILED, EXIT_USAGE, EXIT_CONNECT = 1, 2, 3
 MAX_SHOWN = 20  # lines about single keys
 CLIENT_NAME = "crossfade-files"
-
-
-class UrlType(click.ParamType[Url]):
-    """A server URL."""
-
-    name = "URL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
-        if isinstance(value, Url):
-            return value
-        try:
-            return parse_url(value)
-        except UrlError as problem:
-            self.fail(problem.text, param, ctx)
-
-
-KINDS = [kind.decode() for kind in SIMPLE]
+KINDS = [kind.decode() for kind in TYPES]
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     """Which keys, and the options that both commands have."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
+        click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these slots (may be repeated)."),
         click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
         click.option(
             "--type",
@@ -86,11 +72,17 @@ def _filters(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def _chosen(
-    file: str, format_name: str | None, types: tuple[str, ...], match: tuple[str, ...], exclude: tuple[str, ...]
-) -> tuple[Format, Callable[[tuple[int, ...]], Wanted]]:
-    kinds = [kind for kind in types if kind not in FORMATS]
+    file: str, format_name: str | None, types: tuple[str, ...], **chosen: tuple[Any, ...]
+) -> tuple[Format, Selection]:
+    """The format, and the keys. Errors: BackfillError."""
     named = next((name for name in types if name in FORMATS), format_name)
-    return format_of(file, named), lambda dbs: wanted(match, exclude, kinds, dbs)
+    match, exclude = (tuple(map(os.fsencode, chosen[name])) for name in ("match", "exclude"))
+    kinds = frozenset(name.encode() for name in types if name not in FORMATS)
+    try:
+        slots = parse_slots(chosen["slots"])
+    except BackfillError as problem:
+        raise FileError(problem.text) from None
+    return format_of(file, named), Selection(match, exclude, kinds, frozenset(chosen["dbs"]), slots)
 
 
 # -- export ------------------------------------------------------------------------------------------------------------
@@ -108,15 +100,7 @@ def _chosen(
 )
 @_filters
 def export_command(
-    source: Url,
-    file: str,
-    ttl: str,
-    format_name: str | None,
-    match: tuple[str, ...],
-    exclude: tuple[str, ...],
-    types: tuple[str, ...],
-    dbs: tuple[int, ...],
-    as_json: bool,
+    source: Url, file: str, ttl: str, format_name: str | None, as_json: bool, **chosen: tuple[Any, ...]
 ) -> None:
     """Write the keys of SOURCE to FILE ("-": standard output; gzip if the name ends in .gz).
 
@@ -126,9 +110,8 @@ def export_command(
     begin = time.monotonic()
 
     async def work() -> ExportReport:
-        format, choose = _chosen(file, format_name, types, match, exclude)
-        which = choose(dbs or ((source.db,) if source.db else ()))
-        server_side = match[0].encode("utf-8", "surrogateescape") if len(match) == 1 else None
+        chosen["dbs"] = chosen["dbs"] or ((source.db,) if source.db else ())
+        format, which = _chosen(file, format_name, **chosen)
         async with Client.open(source, name=CLIENT_NAME) as client:
             with writing(file) as output, _progress("export", count=True) as advance:
                 return await export(
@@ -137,7 +120,6 @@ def export_command(
                     output,
                     which,
                     relative=ttl == Ttl.RELATIVE.value,
-                    match=server_side,
                     progress=advance,
                 )
 
@@ -205,11 +187,8 @@ def import_command(
     ttl: str,
     key: str | None,
     format_name: str | None,
-    match: tuple[str, ...],
-    exclude: tuple[str, ...],
-    types: tuple[str, ...],
-    dbs: tuple[int, ...],
     as_json: bool,
+    **chosen: tuple[Any, ...],
 ) -> None:
     """Write the keys in FILE ("-": standard input) to TARGET.
 
@@ -225,13 +204,13 @@ def import_command(
     report = ImportReport()
 
     async def work() -> None:
-        format, choose = _chosen(file, format_name, types, match, exclude)
+        format, which = _chosen(file, format_name, **chosen)
         with reading(file) as found:
             records = _records(format, key, found.chunks())
             async with Client.open(target, name=CLIENT_NAME) as client:
                 with _progress("import", total=found.size) as advance:
                     await import_records(
-                        client, records, choose(dbs), policy, report, lambda _: advance(found.done, found.size or 0)
+                        client, records, which, policy, report, lambda _: advance(found.done, found.size or 0)
                     )
 
     stopped = ""

@@ -12,12 +12,12 @@ from contextlib import aclosing
 from dataclasses import dataclass, field
 
 from backfill.client import Client, command_names
+from backfill.direct.selection import Selection
 from backfill.scan import databases, scan, select
 
 from .formats import Writer
 from .opening import Output
 from .reading import Found, Keys, NotRead
-from .wanted import Wanted
 
 MAX_NAMED = 100  # of keys in a report
 RECENT_KEYS = 100_000  # SCAN repeats a key only when the server's table shrinks, and then soon
@@ -69,25 +69,23 @@ async def export(
     client: Client,
     writer: Writer,
     output: Output,
-    wanted: Wanted,
+    wanted: Selection,
     *,
     relative: bool = False,
-    match: bytes | None = None,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ExportReport:
-    """Write all wanted keys. `match`: a pattern that the server may filter by. `progress` gets the keys looked at and
-    their number. Errors: BackfillError."""
+    """Write all wanted keys. `progress` gets the keys looked at and their number. Errors: BackfillError."""
     report = ExportReport()
     keys = Keys(client, command_names(await client.call(b"COMMAND")), relative=relative)
-    counts = {db: count for db, count in (await databases(client)).items() if wanted.db(db)}
+    counts = {db: count for db, count in (await databases(client)).items() if wanted.has_db(db)}
     looked = 0
     output.write(writer.head())
     for db in sorted(counts):
         await select(client, db)
-        async with aclosing(_pages(client, match)) as pages:
+        async with aclosing(_pages(client, wanted)) as pages:
             async for page in pages:
-                chosen = [key for key in page if wanted.key(key)]  # may be none
-                async with aclosing(keys.read(chosen, wanted.kinds)) as read:
+                chosen = wanted.filter(page)  # may be none
+                async with aclosing(keys.read(chosen, wanted.types)) as read:
                     async for found in read:
                         _write(found, db, writer, output, report)
                 looked += len(page)
@@ -97,9 +95,9 @@ async def export(
     return report
 
 
-async def _pages(client: Client, match: bytes | None) -> AsyncGenerator[list[bytes], None]:
+async def _pages(client: Client, wanted: Selection) -> AsyncGenerator[list[bytes], None]:
     recent = Recent()
-    async with aclosing(scan(client, match=match)) as every:
+    async with aclosing(scan(client, match=wanted.match[0] if len(wanted.match) == 1 else None)) as every:
         async for found in every:
             fresh = recent.fresh(found)
             for start in range(0, len(fresh), KEYS_PER_READ):

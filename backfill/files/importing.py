@@ -7,11 +7,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
 from backfill.client import Client
+from backfill.direct.selection import Selection
 from backfill.errors import BackfillError, ConnectionLost
 
 from .big_keys import BigKey
 from .records import Bad, FileError, Head, Piece, item_size
-from .wanted import Wanted
 from .writing import Done, Existing, Outcome, Target, Ttl
 
 MAX_NAMED = 1000  # of problems in a report
@@ -59,7 +59,7 @@ class Policy:
 async def import_records(
     client: Client,
     found: Iterator[Piece | Bad],
-    wanted: Wanted,
+    wanted: Selection,
     policy: Policy,
     report: ImportReport,
     progress: Callable[[int], None] = lambda records: None,
@@ -85,7 +85,7 @@ class _Import:
     """Puts whole keys into batches, and hands on the pieces of big ones."""
 
     def __init__(
-        self, target: Target, wanted: Wanted, policy: Policy, report: ImportReport, progress: Callable[[int], None]
+        self, target: Target, wanted: Selection, policy: Policy, report: ImportReport, progress: Callable[[int], None]
     ) -> None:
         self._target = target
         self._wanted = wanted
@@ -118,7 +118,10 @@ class _Import:
             await self._piece(one)
 
     def _is_wanted(self, head: Head) -> bool:
-        return self._wanted.key(head.key) and self._wanted.kind(head.kind) and self._wanted.db(head.db or 0)
+        wanted = self._wanted
+        return (
+            wanted.has_db(head.db or 0) and wanted.admits(head.key) and (not wanted.types or head.kind in wanted.types)
+        )
 
     def _db_of(self, head: Head) -> int:
         return self._policy.into_db if self._policy.into_db is not None else head.db or 0

@@ -27,6 +27,7 @@ from backfill.files.formats import FORMATS
 from backfill.scan import scan
 from backfill.url import parse_url
 from crossfade import main
+from resp.slots import key_slot
 from tests.equality import assert_equal_servers, compare_servers
 from tests.proxies import CROSSFADE, ROOT, until
 from tests.servers import NAMES, Pool, Server
@@ -280,6 +281,9 @@ def test_filters(server_62: Server, server_91: Server, folder: Path) -> None:
     assert sorted(server_91.call("KEYS", "*")) == [b"list", b"zset"]
     crossfade("import", path, server_91.url, "--match", "many:*", "--exclude", "*1*", "--type", "string")
     assert {key for key in server_91.call("KEYS", "*") if key.startswith(b"many")} == names
+    result = crossfade("export", server_62.url, path, "--slots", "0-8000", "--slots", "16383", "--db", "0")
+    chosen = {key for key in server_62.call("KEYS", "*") if key_slot(key) <= 8000 or key_slot(key) == 16383}
+    assert result.stdout.startswith(f"{len(chosen)} keys exported")
 
 
 def test_a_url_with_a_db_takes_everything_there(server_62: Server, server_91: Server, folder: Path) -> None:
@@ -487,6 +491,7 @@ def test_a_key_of_which_the_last_command_is_refused(
     [
         (("export", "redis://127.0.0.1:1", "x.json"), 3, "connection refused by 127.0.0.1:1"),
         (("export", "redis://127.0.0.1:1", "x"), 2, "the name x tells no format"),
+        (("export", "redis://127.0.0.1:1", "x.json", "--slots", "9-1"), 2, "slots go from 0 to 16383"),
         (("import", "no-such-file.json", "redis://127.0.0.1:1"), 2, "cannot read no-such-file.json: No such file"),
         (("export", "SERVER", "no/such/folder.json"), 2, "cannot write no/such/folder.json: No such file"),
         (("import", __file__, "redis://127.0.0.1:1", "--format", "xml", "--key", "{a}"), 2, "--key is for tables"),
