@@ -13,6 +13,7 @@ from rich import box
 from rich.table import Table as RichTable
 
 from bench import plot
+from bench.copy import MARK
 from bench.latency import RATE as OPEN_LOOP_RATE
 from bench.results import CPU, METRICS, P99, PATH, RATE, Metric, Ratio, Results, Verdict
 
@@ -232,10 +233,11 @@ def markdown(results: Results) -> str:
 
 
 def write(results: Results, directory: Path, raw: Path | None) -> Path:
-    """Report and plot into the directory; all samples as JSON into `raw`."""
+    """Report and plot into the directory; all samples as JSON into `raw`. The section of bench.copy stays."""
     directory.mkdir(parents=True, exist_ok=True)
     report = directory / REPORT_NAME
-    report.write_text(markdown(results))
+    _, mark, section = report.read_text().partition(MARK) if report.exists() else ("", "", "")
+    report.write_text(markdown(results) + (f"\n{mark}{section}" if mark else ""))
     _plot(results, directory / PLOT_NAME)
     if raw is not None:
         raw.write_text(json.dumps(results.as_json(), indent=1))

@@ -28,7 +28,7 @@ from resp.slots import key_slot
 from .. import streams
 from ..client import Client
 from ..errors import BackfillError, ServerRefuses
-from ..rebuild import Command, batches, chunked
+from ..rebuild import MAX_COMMAND_ARGS, Command, batches
 from ..url import Url
 from ..values import MISSING, Group, Pending, Stream
 from .nurseries import open_nursery
@@ -166,7 +166,7 @@ class BigKeys:
 async def _write_pages(reading: _Reading, pages: trio.MemoryReceiveChannel[list[Command]]) -> None:
     longest = reading.facts[1].max_bulk
     async for commands in pages:
-        size = sum(len(arg) for command in commands for arg in command)
+        size = sum(sum(map(len, command)) for command in commands)
         reading.size += size
         if size > longest and any(len(arg) > longest for command in commands for arg in command):
             text = f"an element has more than {longest:,} bytes, which is what the target takes (proto-max-bulk-len)"
@@ -200,6 +200,12 @@ def temporary_name(key: bytes) -> bytes:
 # --- the pages of each type ---
 
 
+def _spread(name: bytes, key: bytes, arguments: list[bytes]) -> list[Command]:
+    """Commands of up to MAX_COMMAND_ARGS of the arguments each (an even number: pairs stay together)."""
+    starts = range(0, len(arguments), MAX_COMMAND_ARGS)
+    return [[name, key, *arguments[start : start + MAX_COMMAND_ARGS]] for start in starts]
+
+
 async def _string(reading: _Reading) -> Pages:
     start = 0
     while True:
@@ -217,7 +223,7 @@ async def _list(reading: _Reading) -> Pages:
         items = await reading.source.call(b"LRANGE", reading.key, b"%d" % start, b"%d" % (start + count - 1))
         if not expect(items, "LRANGE"):
             return
-        yield list(chunked([b"RPUSH", reading.temporary], ((item,) for item in items)))
+        yield _spread(b"RPUSH", reading.temporary, items)
         start += count
 
 
@@ -234,20 +240,20 @@ async def _scan(reading: _Reading, command: bytes) -> AsyncGenerator[list[bytes]
 
 async def _set(reading: _Reading) -> Pages:
     async for members in _scan(reading, b"SSCAN"):
-        yield list(chunked([b"SADD", reading.temporary], ((member,) for member in members)))
+        yield _spread(b"SADD", reading.temporary, members)
 
 
 async def _zset(reading: _Reading) -> Pages:
     async for flat in _scan(reading, b"ZSCAN"):
-        pairs = zip(flat[1::2], flat[::2], strict=True)
-        yield list(chunked([b"ZADD", reading.temporary], ((repr(float(s)).encode(), member) for s, member in pairs)))
+        flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
+        yield _spread(b"ZADD", reading.temporary, flat)
 
 
 async def _hash(reading: _Reading) -> Pages:
     ask = b"HPEXPIRETIME" in reading.facts[0].commands
     tell = b"HPEXPIREAT" in reading.facts[1].commands
     async for flat in _scan(reading, b"HSCAN"):
-        commands = list(chunked([b"HSET", reading.temporary], zip(flat[::2], flat[1::2], strict=True)))
+        commands = _spread(b"HSET", reading.temporary, flat)
         if ask:
             deadlines = await _field_deadlines(reading, flat[::2])
             reading.deadlines += len(deadlines)

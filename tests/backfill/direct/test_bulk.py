@@ -1,0 +1,83 @@
+"""The quick way of the codec says what the codec says."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import hiredis
+from hypothesis import given
+from hypothesis import strategies as st
+
+from backfill.codec import Form, parse, read_commands, write_commands
+from backfill.direct import bulk
+from resp.encode import encode
+
+KEYS = st.lists(st.binary(max_size=12), min_size=1, max_size=8)
+NOW = [b"1700000000", b"123456"]
+
+
+def decoded(data: bytes) -> list[list[bytes]]:
+    reader = hiredis.Reader()
+    reader.feed(data)
+    return list(iter(reader.gets, False))
+
+
+@given(KEYS, st.booleans())
+def test_reads(keys: list[bytes], absolute: bool) -> None:
+    data, count = bulk.read_block(bulk.encoded(keys), absolute=absolute)
+    commands = decoded(data)
+    assert len(commands) == count
+    known = frozenset([b"PEXPIRETIME"]) if absolute else frozenset[bytes]()
+    single = [command for key in keys for command in read_commands(key, Form.DUMP, known=known)]
+    clock = [[b"TIME"]]
+    assert sorted(commands[1:-1] + clock * absolute) == sorted([c for c in single if c != clock[0]] + clock)
+    assert (commands[0], commands[-1]) == ([b"MULTI"], [b"EXEC"])
+
+
+@given(
+    st.lists(
+        st.tuples(st.binary(max_size=9), st.sampled_from([-1, 0, 5000]), st.none() | st.binary(min_size=1)), min_size=1
+    ),
+    st.booleans(),
+    st.integers(-9999, 9999),
+)
+def test_writes(rows: Sequence[tuple[bytes, int, bytes | None]], absolute: bool, shift: int) -> None:
+    """What is restored is what the codec would have restored, from the same replies."""
+    keys, lefts, payloads = ([row[index] for row in rows] for index in range(3))
+    now = 1700000000123
+    deadlines = [now + left if left >= 0 else -1 for left in lefts]  # type: ignore[operator]
+    block = [*deadlines, *payloads] if absolute else [NOW, *lefts, *payloads]
+    outcome = bulk.parse_block(len(rows), [b"OK", block], absolute=absolute)
+    assert isinstance(outcome, tuple)
+    sent = decoded(bulk.restores(bulk.encoded(keys), *outcome, shift))  # type: ignore[arg-type]
+    expected = []
+    for key, left, deadline, payload in zip(keys, lefts, deadlines, payloads, strict=True):
+        assert isinstance(key, bytes)
+        state = parse(key, Form.DUMP, [deadline, NOW, payload] if absolute else [NOW, left, payload])
+        expected += write_commands(state, shift_ms=shift, target=frozenset(), version=("redis", 7, 0))  # type: ignore[arg-type]
+    assert sent == expected
+
+
+def test_a_refusal_is_told() -> None:
+    error = hiredis.ReplyError("NOPERM no DUMP for you")
+    replies = [b"OK", b"QUEUED", error, hiredis.ReplyError("EXECABORT")]
+    assert bulk.parse_block(1, replies, absolute=True) is error
+    assert bulk.parse_block(1, [b"OK", [1, error]], absolute=True) is error
+
+
+@given(st.lists(st.integers(0, 100), min_size=1), st.integers(1, 9), st.integers(1, 300))
+def test_cuts(sizes: list[int], most: int, most_bytes: int) -> None:
+    ends = bulk.cut(sizes, most, most_bytes)
+    parts = [sizes[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+    assert list(chain(*parts)) == sizes and all(parts)
+    assert all(len(part) <= most and sum(part[:-1]) < most_bytes for part in parts)
+
+
+def test_encoding() -> None:
+    keys = [b"", b"a\r\n", b"x" * 100]
+    data, count = bulk.probe(bulk.encoded(keys), types=True)
+    assert data == b"".join(
+        [encode([b"MEMORY", b"USAGE", key]) for key in keys] + [encode([b"TYPE", key]) for key in keys]
+    )
+    assert count == 6
