@@ -139,6 +139,7 @@ class Copier:
         self._tally = tally
         self._big = big
         self._keys_rate, self._bytes_rate = keys_rate, bytes_rate
+        self._group_keys = keys_rate.portion(GROUP_KEYS)
         self._budget = Budget(BUDGET_BYTES)
         self._under_way = 0  # groups formed and not settled
         self._unsettled = 0  # writes sent and not answered
@@ -207,17 +208,16 @@ class Copier:
             return [UNKNOWN_BYTES] * len(replies)
         return [size or 0 for size in replies] if None in replies else replies
 
-    @staticmethod
-    def _ends(sizes: list[int]) -> list[int]:
+    def _ends(self, sizes: list[int]) -> list[int]:
         """As `bulk.cut`, with each big key for itself."""
         if not sizes:
             return []
         if max(sizes) < PAGED_BYTES:
-            return bulk.cut(sizes, GROUP_KEYS, GROUP_BYTES)
+            return bulk.cut(sizes, self._group_keys, GROUP_BYTES)
         ends, start = [], 0
         for index in [i for i, size in enumerate(sizes) if size >= PAGED_BYTES] + [len(sizes)]:
             before = sizes[start:index]
-            ends += [start + end for end in bulk.cut(before, GROUP_KEYS, GROUP_BYTES)] if before else []
+            ends += [start + end for end in bulk.cut(before, self._group_keys, GROUP_BYTES)] if before else []
             ends += [index + 1] if index < len(sizes) else []
             start = index + 1
         return ends

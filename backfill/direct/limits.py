@@ -35,6 +35,10 @@ class Rate:
         self._per_second = per_second
         self._due = 0.0
 
+    def portion(self, most: int) -> int:
+        """How many to take at once so that they do not come in bursts, `most` at most."""
+        return min(most, max(1, int(self._per_second * self.BURST_S))) if self._per_second else most
+
     async def take(self, amount: float) -> None:
         """Wait until the units taken before are paid."""
         if not self._per_second:

@@ -104,7 +104,8 @@ class Command:
 
     def __exit__(self, *_: object) -> None:
         if self._process.poll() is None:
-            self.kill()
+            self._process.kill()
+        self._process.communicate()
 
 
 def fill_with_special_keys(server: Server) -> None:

@@ -19,7 +19,7 @@ from backfill.direct.selection import Selection
 from tests.equality import assert_equal_servers, compare_servers
 from tests.integration.direct_rig import Command, converged, fill_with_special_keys, live
 from tests.proxies import run_crossfade, until
-from tests.relay import Relay
+from tests.relay import Relay, Way
 from tests.servers import NAMES, Pool, Server
 from tests.traffic import Traffic, preload
 
@@ -199,6 +199,58 @@ def test_a_gap_leads_to_a_rescan(server_pool: Pool, tmp_path: Path, monkeypatch:
     status = run.status()
     assert status["attempts"] == (1 if what == "overflow" else 2)
     assert (status["rescans"] > 0) == (what == "overflow"), status
+
+
+@pytest.mark.parametrize("what", ["reconnected", pytest.param("killed", marks=pytest.mark.slow)])
+def test_what_was_sent_before_a_loss_never_comes_later(server_pool: Pool, tmp_path: Path, what: str) -> None:
+    """An old value is between us and the target when the connection is lost; the network delivers it much later."""
+    source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    source.call("SET", "k", "first")
+    with Relay(target) as relay:
+
+        def write(value: str) -> None:
+            source.call("SET", "k", value)
+
+        async def arrived(value: bytes) -> None:
+            while await trio.to_thread.run_sync(target.call, "GET", "k") != value:
+                await trio.sleep(0.01)
+
+        async def held() -> int:
+            return await trio.to_thread.run_sync(lambda: relay.held)
+
+        async def hold_the_old() -> None:
+            await trio.to_thread.run_sync(relay.hold, Way.TO_SERVER)
+            before = await held()
+            await trio.to_thread.run_sync(write, "old")
+            while await held() == before:
+                await trio.sleep(0.01)
+            assert await trio.to_thread.run_sync(relay.strand) > 0
+            await trio.to_thread.run_sync(relay.heal)
+
+        async def deliver_it() -> None:
+            await trio.to_thread.run_sync(write, "new")
+            await arrived(b"new")
+            await trio.to_thread.run_sync(relay.deliver)
+
+        async def reconnected() -> None:
+            async with following(live(source, relay, tmp_path)):
+                await hold_the_old()
+                await deliver_it()
+
+        async def killed() -> None:
+            """As after a SIGKILL: another run finds the checkpoint, and nothing else."""
+            async with following(live(source, relay, tmp_path)):
+                while not list(tmp_path.glob("replicate-*.json")):
+                    await trio.sleep(0.01)
+                saved = {file: file.read_bytes() for file in tmp_path.glob("replicate-*.json")}
+                await hold_the_old()
+            for file, content in saved.items():
+                file.write_bytes(content)
+            async with following(live(source, relay, tmp_path)):
+                await deliver_it()
+
+        trio.run(reconnected if what == "reconnected" else killed)
+    assert target.call("GET", "k") == b"new"
 
 
 def test_a_big_key_that_never_rests(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
