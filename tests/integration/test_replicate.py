@@ -14,7 +14,7 @@ import trio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from backfill.direct import copier, pages
+from backfill.direct import copier, pages, pipe
 from backfill.direct.patterns import compile_pattern
 from backfill.direct.replicate import Refused
 from backfill.direct.selection import Selection
@@ -298,6 +298,31 @@ def test_lost_connections(two: tuple[Server, Server], tmp_path: Path) -> None:
 
         trio.run(main)
     assert_equal_servers(source, target)
+
+
+@pytest.mark.parametrize("side", [0, 1], ids=["source", "target"])
+def test_a_server_that_hangs(
+    two: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
+) -> None:
+    monkeypatch.setattr(pipe, "STALL_S", 0.3)
+    preload(two[0], 2000, short_ttls=False)
+    run = replication(*two, tmp_path, keys_rate=4000.0)
+
+    async def main() -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(run.run)
+            while run.tally.copied < 300:
+                await trio.sleep(0.005)
+            two[side].pause()
+            try:
+                with trio.fail_after(20):
+                    while run.status()["attempts"] < 2:
+                        await trio.sleep(0.01)
+            finally:
+                two[side].resume()
+
+    trio.run(main)
+    assert_equal_servers(*two)
 
 
 def test_killed_it_goes_on(two: tuple[Server, Server], tmp_path: Path) -> None:

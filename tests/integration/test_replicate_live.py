@@ -253,6 +253,34 @@ def test_what_was_sent_before_a_loss_never_comes_later(server_pool: Pool, tmp_pa
     assert target.call("GET", "k") == b"new"
 
 
+def test_a_big_copy_does_not_overtake(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A key grows big while its small copy is under way: pages have a connection of their own, yet come later."""
+    monkeypatch.setattr(copier, "PAGED_BYTES", 3000)
+    monkeypatch.setattr(pages, "PAGE_BYTES", 1000)
+    source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    source.call("HSET", "k", "f", "v")
+    with Relay(target) as relay:
+
+        async def main() -> None:
+            run = live(source, relay, tmp_path)
+            async with following(run):
+                await trio.to_thread.run_sync(relay.hold_these, Way.TO_SERVER)
+                await trio.to_thread.run_sync(source.call, "HSET", "k", "f", "w")
+                while not await trio.to_thread.run_sync(lambda: relay.held):
+                    await trio.sleep(0.01)
+                fields = [word for number in range(500) for word in (f"field {number}", number)]
+                await trio.to_thread.run_sync(source.call, "HSET", "k", *fields)
+                with trio.move_on_after(0.5):  # it must not come: the small copy is still under way
+                    while await trio.to_thread.run_sync(target.call, "HLEN", "k") == 1:
+                        await trio.sleep(0.01)
+                await trio.to_thread.run_sync(relay.heal)
+                await converged(run)
+            assert run.status()["big"] == 1
+
+        trio.run(main)
+    assert_equal_servers(source, target)
+
+
 def test_a_big_key_that_never_rests(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no reason to let everything else wait, and is equal once it rests."""
     monkeypatch.setattr(copier, "PAGED_BYTES", 3000)
