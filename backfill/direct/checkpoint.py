@@ -52,6 +52,7 @@ class Saved:
     client_ids: list[int] = field(default_factory=list)  # our connections to the target, to be fenced
     position: Position = field(default_factory=Position)
     copied: int = 0
+    keys: int = 0  # of the source, when it was last connected to
     failed: dict[tuple[int, bytes], str] = field(default_factory=dict)
 
 
@@ -121,7 +122,7 @@ class Checkpoint:
             saved.position = Position()
         return saved
 
-    def save(self, tally: Tally, run_ids: tuple[str, str], client_ids: list[int]) -> None:
+    def save(self, tally: Tally, run_ids: tuple[str, str], client_ids: list[int], keys: int) -> None:
         """Errors: CheckpointError."""
         position = tally.position
         failed = list(tally.failed.items())[:MAX_FAILED]
@@ -130,6 +131,7 @@ class Checkpoint:
             **self._which,
             "run_ids": list(run_ids),
             "client_ids": client_ids,
+            "keys": keys,
             "db": position.db,
             "cursor": position.cursor.decode(),
             "done": sorted(position.done),
@@ -165,5 +167,6 @@ def _saved(document: dict[str, Any]) -> Saved:
         [int(number) for number in document["client_ids"]],
         position,
         int(document["copied"]),
+        int(document["keys"]),
         {(int(db), bytes.fromhex(key)): str(why) for db, key, why in document["failed"]},
     )

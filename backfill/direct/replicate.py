@@ -120,7 +120,7 @@ class Replication:
         saved = self._checkpoint.load()
         if saved is not None:
             self.tally.position, self.tally.failed = saved.position, saved.failed
-            self.tally.copied = saved.copied
+            self.tally.copied, self._size = saved.copied, saved.keys
             self._run_ids, self._fences, self._ours = saved.run_ids, saved.client_ids, True
             self._say(f"going on from the checkpoint {self._checkpoint.path}")
 
@@ -134,7 +134,7 @@ class Replication:
 
     def _save(self) -> None:
         if self._run_ids is not None and self._ours:
-            self._checkpoint.save(self.tally, self._run_ids, self._fences)
+            self._checkpoint.save(self.tally, self._run_ids, self._fences, self._size)
 
     # -- attempts --------------------------------------------------------------------------------------------------
 
@@ -170,7 +170,7 @@ class Replication:
         ):
             facts = await learn(source), await learn(target)
             await self._same_processes(source, target, facts)
-            await self._gate(target, facts)
+            await self._gate(target)
             self._connected = self._ours = True
             self._fences.append(target.wire.client_id)
             big = BigKeys(plan.source, plan.target, facts, self._fences, live=plan.mode is Mode.LIVE)
@@ -213,12 +213,17 @@ class Replication:
         self._fences.clear()
         self._run_ids, self._size = run_ids, max(size, 0 if not self._shrunk else self._size)
 
-    async def _gate(self, target: Pipe, facts: tuple[Facts, Facts]) -> None:
+    async def _gate(self, target: Pipe) -> None:
         plan = self._plan
-        if self._ours or plan.allow_non_empty:
+        if self._ours:
             return
         there = sum(count for db, count in (await keyspace(target)).items() if plan.selection.has_db(db))
-        if there:
+        if there and not self._size and self._deletes and not plan.delete_extra:
+            raise Refused(
+                f"the source has no keys, the target has {there:,}, all of which would be deleted (are the two mixed "
+                "up?): should it be so, say --delete-extra"
+            )
+        if there and not plan.allow_non_empty:
             stay = "are deleted" if self._deletes else "stay, unless you say --delete-extra"
             raise Refused(
                 f"the target {plan.target.address} has {there:,} keys: empty it, or say --allow-non-empty (keys of the "

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from backfill.direct import copier, pages, pipe
 from backfill.direct.patterns import compile_pattern
-from backfill.direct.replicate import Refused
+from backfill.direct.replicate import Mode, Refused
 from backfill.direct.selection import Selection
 from resp.slots import key_slot
 from tests.equality import assert_equal_servers, compare_servers
@@ -369,6 +369,31 @@ def test_a_source_that_comes_back_empty_deletes_nothing(
     assert code == 4, err
     assert "came back with far fewer keys: nothing is deleted" in err
     assert target.call("DBSIZE") > 1500
+
+
+@pytest.mark.slow
+def test_a_source_that_was_emptied_between_two_runs(
+    start_server: Callable[..., Server], server_82: Server, tmp_path: Path
+) -> None:
+    """The checkpoint remembers how much there was; live mode would delete all of it."""
+    source, target = start_server("redis-6.2"), server_82
+    preload(source, 1000, short_ttls=False)
+    args = ("replicate", source.url, target.url, "--state-dir", str(tmp_path), "--mode", "live")
+    with Command(*args) as command:
+        until(lambda: target.call("DBSIZE") > 800 and list(tmp_path.glob("replicate-*.json")), "the copy")
+        command.kill()
+    source.restart()  # it saves nothing
+    result = run_crossfade(*args)
+    assert result.code == 4 and "nothing is deleted on the target" in result.err, str(result)
+    assert target.call("DBSIZE") > 800
+
+
+def test_source_and_target_mixed_up(two: tuple[Server, Server], tmp_path: Path) -> None:
+    source, target = two
+    target.call("SET", "k", 1)
+    with pytest.raises(Refused, match="are the two mixed up"):
+        replicate(source, target, tmp_path, mode=Mode.LIVE, allow_non_empty=True)
+    assert target.call("GET", "k") == b"1"
 
 
 def test_a_target_that_is_full(two: tuple[Server, Server], tmp_path: Path) -> None:

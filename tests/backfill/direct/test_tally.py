@@ -44,11 +44,11 @@ def test_a_checkpoint(tmp_path: Path) -> None:
     file.lock()
     assert file.load() is None
     tally = Tally(copied=7, failed={(3, b"\xff"): "why"}, position=Position(2, b"17", {0, 1}, 99))
-    file.save(tally, ("a", "b"), [5])
+    file.save(tally, ("a", "b"), [5], 1234)
     saved = file.load()
     assert saved is not None
     assert (saved.position, saved.run_ids, saved.client_ids) == (tally.position, ("a", "b"), [5])
-    assert (saved.copied, saved.failed) == (7, tally.failed)
+    assert (saved.copied, saved.failed, saved.keys) == (7, tally.failed, 1234)
     assert "secret" not in file.path.read_text() and file.path.stat().st_mode & 0o77 == 0
     file.remove()
     file.unlock()
@@ -57,7 +57,7 @@ def test_a_checkpoint(tmp_path: Path) -> None:
 
 def test_a_checkpoint_of_something_else(tmp_path: Path) -> None:
     path = tmp_path / "here.json"
-    Checkpoint(path, WHICH).save(Tally(position=Position(2, b"17")), ("a", "b"), [])
+    Checkpoint(path, WHICH).save(Tally(position=Position(2, b"17")), ("a", "b"), [], 0)
     live = Checkpoint(path, {**WHICH, "mode": "live"}).load()
     assert live is not None and live.position == Position()  # its cursor means nothing to another mode
     with pytest.raises(CheckpointError, match="is of another copy"):
