@@ -27,11 +27,13 @@ __all__ = [
     "Form",
     "Unreadable",
     "WrongType",
+    "head_commands",
     "losses",
     "parse",
     "payload_kind",
     "read_commands",
     "refused",
+    "times",
     "write_commands",
 ]
 
@@ -66,8 +68,7 @@ def read_commands(
     """What to run inside one MULTI/EXEC. `believed` (form STRUCT only): the type the key is thought to have, or the
     WrongType that the last attempt gave. `known`: upper-case names of the server's commands; with PEXPIRETIME the
     deadline is exact to the millisecond, with HPEXPIRETIME deadlines of hash fields are read."""
-    # The clock stands next to the deadline: since 7.0 PTTL counts from the start of the EXEC, and DUMP can take long.
-    head = [[b"PEXPIRETIME", key], [b"TIME"]] if b"PEXPIRETIME" in known else [[b"TIME"], [b"PTTL", key]]
+    head = head_commands(key, known)
     if form is Form.DUMP:
         return [*head, [b"DUMP", key]]
     head.append([b"TYPE", key])
@@ -79,6 +80,12 @@ def read_commands(
     read = READS.get(kind)
     # EXISTS only makes the number of replies differ: a payload must never be taken for a string, nor a string for one.
     return [*head, read(key)] if read is not None else [*head, [b"DUMP", key], [b"EXISTS", key]]
+
+
+def head_commands(key: bytes, known: frozenset[bytes]) -> list[Command]:
+    """Clock and deadline, for `times`."""
+    # The clock stands next to the deadline: since 7.0 PTTL counts from the start of the EXEC, and DUMP can take long.
+    return [[b"PEXPIRETIME", key], [b"TIME"]] if b"PEXPIRETIME" in known else [[b"TIME"], [b"PTTL", key]]
 
 
 READS: Mapping[bytes, Callable[[bytes], Command]] = {
@@ -109,7 +116,7 @@ def parse(key: bytes, form: Form, replies: Sequence[Any], believed: Believed = N
     for reply in replies[:3]:
         if isinstance(reply, hiredis.ReplyError):
             return Unreadable(str(reply))
-    read_ms, deadline_ms = _times(replies[0], replies[1])
+    read_ms, deadline_ms = times(replies[0], replies[1])
     if form is Form.DUMP:
         payload: bytes | None = replies[2]
         if payload is None:
@@ -132,8 +139,8 @@ def parse(key: bytes, form: Form, replies: Sequence[Any], believed: Believed = N
     return State(key, kind, deadline_ms, read_ms, value=value, size=size)
 
 
-def _times(first: Any, second: Any) -> tuple[int, int | None]:
-    """The clock and the deadline, from PEXPIRETIME, TIME or from TIME, PTTL."""
+def times(first: Any, second: Any) -> tuple[int, int | None]:
+    """The clock and the deadline, from the replies to `head_commands`."""
     if isinstance(first, int):
         return _clock(second), first if first >= 0 else None
     now = _clock(first)

@@ -42,12 +42,13 @@ def losses(state: State, *, target: frozenset[bytes], version: tuple[str, int, i
     found = []
     if isinstance(state.value, Hash) and state.value.deadlines and b"HPEXPIREAT" not in target:
         found.append(f"{len(state.value.deadlines)} hash fields lose their TTL: the target does not know HPEXPIREAT")
-    if isinstance(state.value, Stream) and (count := streams.lost(state.value, counters=_counters(version))):
+    if isinstance(state.value, Stream) and (count := streams.lost(state.value, counters=counters(version))):
         found.append(f"{count} pending entries above the stream's last id cannot be made on the target")
     return tuple(found)
 
 
-def _counters(version: tuple[str, int, int]) -> bool:
+def counters(version: tuple[str, int, int]) -> bool:
+    """Whether streams have counters of added and deleted entries there."""
     return version[1] >= 7
 
 
@@ -74,17 +75,18 @@ def _rebuild(state: State, shift_ms: int, target: frozenset[bytes], version: tup
         case Hash():
             return _write_hash(state.key, state.value, shift_ms, target)
         case Stream():
-            return streams.write(state.key, state.value, shift_ms=shift_ms, counters=_counters(version))
+            return streams.write(state.key, state.value, shift_ms=shift_ms, counters=counters(version))
         case _:
             raise ValueError("a state without value and payload can only be that of a missing key")
 
 
 def _write_hash(key: bytes, value: Hash, shift_ms: int, target: frozenset[bytes]) -> Iterable[Command]:
     commands = chunked([b"HSET", key], value.fields.items())
-    return chain(commands, _field_deadlines(key, value, shift_ms)) if b"HPEXPIREAT" in target else commands
+    return chain(commands, field_deadlines(key, value, shift_ms)) if b"HPEXPIREAT" in target else commands
 
 
-def _field_deadlines(key: bytes, value: Hash, shift_ms: int) -> Iterator[Command]:
+def field_deadlines(key: bytes, value: Hash, shift_ms: int) -> Iterator[Command]:
+    """The commands that give the fields of a hash their deadlines on the target."""
     by_deadline: dict[int, list[bytes]] = {}
     for name, deadline in value.deadlines.items():
         by_deadline.setdefault(max(1, deadline + shift_ms), []).append(name)

@@ -77,13 +77,18 @@ def finish(
 ) -> Iterator[Command]:
     """What comes behind the `count` entries, and the placeholders among them: groups, and the counters."""
     if not count and not placeholders and not stream.groups:
-        yield [b"XGROUP", b"CREATE", key, TEMPORARY_GROUP, NO_ID, b"MKSTREAM"]
-        yield [b"XGROUP", b"DESTROY", key, TEMPORARY_GROUP]
+        yield from write_empty(key)
     for group in stream.groups:
-        yield from _write_group(key, group, shift_ms, counters)
-    for batch in _batches(placeholders):
+        yield from write_group(key, group, shift_ms, counters)
+    for batch in batches(placeholders):
         yield [b"XDEL", key, *batch]
-    yield from _write_counters(key, stream, count, counters)
+    yield from write_counters(key, stream, count, counters)
+
+
+def write_empty(key: bytes) -> Iterator[Command]:
+    """The commands that make a stream without entries and groups."""
+    yield [b"XGROUP", b"CREATE", key, TEMPORARY_GROUP, NO_ID, b"MKSTREAM"]
+    yield [b"XGROUP", b"DESTROY", key, TEMPORARY_GROUP]
 
 
 def deleted_but_pending(stream: Stream, counters: bool) -> list[bytes]:
@@ -100,14 +105,15 @@ def lost(stream: Stream, *, counters: bool) -> int:
     return sum(entry.id not in held for group in stream.groups for entry in group.pending)
 
 
-def _write_group(key: bytes, group: Group, shift_ms: int, counters: bool) -> Iterator[Command]:
+def write_group(key: bytes, group: Group, shift_ms: int, counters: bool) -> Iterator[Command]:
+    """The commands that make a group with its consumers and pending entries, whose messages must be there."""
     read_so_far = [b"ENTRIESREAD", b"%d" % group.entries_read] if counters and group.entries_read is not None else []
     yield [b"XGROUP", b"CREATE", key, group.name, group.last_id, b"MKSTREAM", *read_so_far]
     for consumer in group.consumers:
         yield [b"XGROUP", b"CREATECONSUMER", key, group.name, consumer]
     for (consumer, delivered_ms, count), entries in groupby(group.pending, _delivery):
         claim = [b"TIME", b"%d" % max(0, delivered_ms + shift_ms), b"RETRYCOUNT", b"%d" % count, b"FORCE", b"JUSTID"]
-        for batch in _batches([entry.id for entry in entries]):
+        for batch in batches([entry.id for entry in entries]):
             yield [b"XCLAIM", key, group.name, consumer, b"0", *batch, *claim]
 
 
@@ -115,19 +121,19 @@ def _delivery(entry: Pending) -> tuple[bytes, int, int]:
     return entry.consumer, entry.delivered_ms, entry.count
 
 
-def _write_counters(key: bytes, stream: Stream, count: int, counters: bool) -> Iterator[Command]:
-    """The last id stays at that of the last entry unless it is set: entries behind it were deleted."""
+def write_counters(key: bytes, stream: Stream, length: int, counters: bool) -> Iterator[Command]:
+    """The last id stays at that of the last entry unless it is set: entries behind it were deleted. `length`: how many
+    entries there are (`stream` may be one without its entries)."""
     if stream.last_id == NO_ID and not stream.entries_added:
         return
     if counters and stream.entries_added is not None and stream.max_deleted_id is not None:
         added = b"%d" % stream.entries_added
         yield [b"XSETID", key, stream.last_id, b"ENTRIESADDED", added, b"MAXDELETEDID", stream.max_deleted_id]
     elif counters:  # from 6.2, as a server of 7.0 loads such a stream: nothing was ever deleted
-        added = b"%d" % count
-        yield [b"XSETID", key, stream.last_id, b"ENTRIESADDED", added, b"MAXDELETEDID", NO_ID]
+        yield [b"XSETID", key, stream.last_id, b"ENTRIESADDED", b"%d" % length, b"MAXDELETEDID", NO_ID]
     else:
         yield [b"XSETID", key, stream.last_id]
 
 
-def _batches(ids: list[bytes]) -> Iterable[list[bytes]]:
+def batches(ids: list[bytes]) -> Iterable[list[bytes]]:
     return (ids[start : start + IDS_PER_COMMAND] for start in range(0, len(ids), IDS_PER_COMMAND))

@@ -57,6 +57,7 @@ class Recorder:
         self._clock = clock
         self._wall = wall
         self._contexts: dict[tuple[int, int], Context] = {}
+        self._paged = repair.copies_in_pages.paged  # keys whose effects need thought
 
     def __repr__(self) -> str:
         return f"<Recorder unmirrored={dict(self.unmirrored)}>"
@@ -89,7 +90,7 @@ class Recorder:
         spec, args = item[3], item[4]
         rule = spec.rule
         kind = COMPUTED if rule is None else rule.plain_kind if len(args) == rule.plain_argc else rule.kind
-        if kind is not COMPUTED:
+        if kind is not COMPUTED and not self._paged:
             if frame[0] != _ERROR:
                 guard = kind is GUARDED or (kind is PUSHED and frame != b":%d\r\n" % (len(args) - 2))
                 self._mirror.as_sent(item, frame, self.now, guard)
@@ -107,7 +108,7 @@ class Recorder:
         """The replies of a pipeline of writes that are mirrored as sent."""
         _, session, run, db, sent = item
         frames, spec = run.frames, run.spec
-        if any(frame[0] == _ERROR for frame in set(frames)):
+        if self._paged or any(frame[0] == _ERROR for frame in set(frames)):
             for args, frame in zip(run.commands(), frames, strict=True):
                 self.write((WRITE, session, encode(args), spec, args, db, sent), frame)
         else:
@@ -125,12 +126,21 @@ class Recorder:
 
     def answered(self, spec: Spec, args: list[bytes], frame: bytes, db: int, resp: int, sent: float) -> None:
         """A write on the lane was answered with `frame` (RESP version `resp`)."""
-        effect = compute(spec, args, frame, self._context(db, resp))
+        effect = self._compute(spec, args, frame, self._context(db, resp))
         self._learn(spec, args, frame, db)
         self.append(db, effect, late=self.now - sent > LATE_SECONDS)
 
+    def _compute(self, spec: Spec, args: list[bytes], frame: bytes, context: Context) -> Effect:
+        effect = compute(spec, args, frame, context)
+        if effect.copies and self._paged:
+            effect = self._repair.copies_in_pages.spare(spec.name, effect)
+        return effect
+
     def append(self, db: int, effect: Effect, *, late: bool) -> None:
         """Queue an effect; `late`: its time in flight was too long for a relative deadline to be known."""
+        if self._paged:
+            effect = self._repair.copies_in_pages.divert(db, effect)
+            late = late and not all((db, key) in self._paged for key in effect.keys)  # the next page has the deadline
         if effect.commands:
             self._mirror.effect(db, effect, self.now)
             if effect.barrier is not None:
@@ -158,7 +168,7 @@ class Recorder:
         effects = []
         for (spec, args), reply in zip(block.commands, replies, strict=True):
             if spec.writes or spec.name in LEARNT or spec.route is Route.CURSOR:
-                effects.append(compute(spec, args, reply, context))
+                effects.append(self._compute(spec, args, reply, context))
                 self._learn(spec, args, reply, db)
         late = self.now - sent > LATE_SECONDS
         batch: list[Effect] = []

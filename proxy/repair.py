@@ -2,7 +2,8 @@
 
 Owns the pace: how many reads are under way, when a failed key is tried again, and which form (DUMP or STRUCT) the
 mirror takes. The state of each key is `dirty.py`'s. The backfill is nothing but keys marked here, so it needs no
-locks: a copy shows its key at a known point of the order, and effects of later writes follow it in the queue.
+locks: a copy shows its key at a known point of the order, and effects of later writes follow it in the queue. A key is
+asked for its size before it is read: a big one is copied in pages (`bigkeys`).
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from backfill.codec import Form, Unreadable, WrongType, losses, parse, read_commands, refused, write_commands
 from backfill.values import State
+from proxy.bigkeys import BIG_BYTES, Copies, sizing
+from proxy.bigkeys.copying import Copy
 from proxy.dirty import DirtyKeys, Place
 from resp.frames import decode, elements
 
@@ -22,6 +25,10 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+READ_BYTES = 1024 * 1024  # asked for and not yet answered, about: what a client's command may have to wait behind
+SMALL_BYTES = BIG_BYTES // 4  # a key that had no more than this a moment ago is not asked for its size again
+SMALL_SECONDS = 10.0  # how long a moment is
+MAX_SMALL = 50_000  # keys remembered as small
 SUSPECT = 2  # connections lost with the same copy in front: the mirror side may not take that value
 TYPE_READS = 8  # a key whose type keeps changing has to wait after so many reads
 BACKOFF_SECONDS = 0.1  # before a failed copy is tried again; doubled with every failure
@@ -62,6 +69,16 @@ class Repair:
         self._form = Form.DUMP  # what the mirror side is believed to take
         self._forms: dict[Place, Form] = {}  # single keys that need STRUCT
         self._believed: dict[Place, WrongType] = {}
+        self.copies_in_pages = Copies(roles, lane, mirror, self.keys, failed=self._failed, copied=self._copied_in_pages)
+        self.big_bytes = BIG_BYTES
+        self.window = READS_UNDER_WAY  # a backfill that yields to live traffic makes it smaller
+        self.largest_read = 0  # bytes of the largest reply to a read of a whole key
+        self.sizes: dict[Place, int] = {}  # bytes of keys that are about to be marked, as far as somebody knows
+        self._by_samples = False  # MEMORY USAGE is refused there
+        self._reading_bytes = 0
+        self._small: dict[Place, int] = {}
+        self._small_before: dict[Place, int] = {}
+        self._small_since = 0.0
 
     def __repr__(self) -> str:
         return f"<Repair {self.keys!r} form={self._form.value} copies={self.copies}>"
@@ -103,6 +120,7 @@ class Repair:
 
     def forget(self) -> None:
         """A full backfill is due: what is dirty now will be found by it."""
+        self.copies_in_pages.forget()
         self.keys.forget()
         self.lossy.clear()
         self._forms.clear()
@@ -112,36 +130,89 @@ class Repair:
         """SWAPDB at this point of the order, which is the mirror queue's last position."""
         self.swaps += 1
         self._swaps.append((self._mirror.seq, a, b))
+        self.copies_in_pages.forget((a, b))
         self.keys.relabel(a, b)
 
     def flushed(self, db: int | None) -> None:
         """FLUSHDB (or, with None, FLUSHALL) at this point of the order: dirty keys are copied as any other."""
+        self.copies_in_pages.forget(None if db is None else (db,))
 
     # -- the pump ------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:
         """Send reads for keys that wait, as many as the window allows. Called before every flush."""
-        keys = self.keys
-        if not keys.waiting or self._lane.link is None or self._mirror.link is None:
+        keys, big = self.keys, self.copies_in_pages
+        if self._lane.link is None or self._mirror.link is None or not (keys.waiting or big):
             return
-        while keys.under_way < READS_UNDER_WAY and not self._mirror.full:
+        while keys.waiting and keys.under_way - len(big) < self.window and self._reading_bytes < READ_BYTES:
+            if self._mirror.full:
+                return
             taken = keys.take()
             if taken is None:
-                return
-            self._read(*taken)
+                break
+            self._begin(*taken)
+        if big:
+            big.pump()
 
-    def _read(self, place: Place, serial: int) -> None:
+    def _begin(self, place: Place, serial: int) -> None:
+        """Read the key, or ask for its size first."""
         link = self._lane.link
         if link is not None and place[0] not in link.dbs:
             self._failed(place, f"db {place[0]} is being looked for")
             self.unknown_db(place[0])
             return
+        size = self._known_size(place)
+        if size is None and self._roles.serving_facts.commands:  # else nothing is known of this server
+            self._ask_size(place, serial)
+        else:
+            self._read(place, serial, size or 0)
+
+    def _known_size(self, place: Place) -> int | None:
+        size = self.sizes.pop(place, None)
+        if size is None:
+            size = self._small.get(place) or self._small_before.get(place)
+        return size if size is None or size <= self.big_bytes else None
+
+    def _ask_size(self, place: Place, serial: int) -> None:
+        by_samples = self._by_samples or b"MEMORY" not in self._roles.serving_facts.commands
+
+        def on_reply(frame: bytes | None) -> None:
+            if self.keys.reading(place, serial):
+                self._on_size(place, serial, frame, by_samples)
+
+        commands = sizing.by_samples(place[1]) if by_samples else sizing.by_memory(place[1])
+        self._lane.call(place[0], commands, on_reply)
+
+    def _on_size(self, place: Place, serial: int, frame: bytes | None, by_samples: bool) -> None:
+        if frame is None:
+            self.keys.failed(place, "connection to the serving side lost")
+            return
+        replies = [decode(element) for element in elements(frame)]
+        found = None
+        if replies:
+            found = sizing.parse_samples(replies) if by_samples else sizing.parse_memory(replies)
+        if found is None:
+            if by_samples:
+                self._failed(place, f"its size cannot be asked for: {frame[:100]!r}")
+            else:  # an ACL, or a service
+                self._by_samples = True
+                self.keys.failed(place, "its size is asked for in another way")
+            return
+        size, kind = found
+        if size > self.big_bytes and self.copies_in_pages.takes(place, kind, size):
+            self.copies_in_pages.begin(place, serial, kind, size)
+        else:
+            self._read(place, serial, size)
+
+    def _read(self, place: Place, serial: int, size: int) -> None:
         form = self._forms.get(place, self._form)
         db, key = place
         believed = self._believed.get(place)
         commands = read_commands(key, form, believed, known=self._roles.serving_facts.commands)
+        self._reading_bytes += size
 
         def on_reply(frame: bytes | None) -> None:
+            self._reading_bytes -= size
             if self.keys.reading(place, serial):
                 self._on_read(place, form, believed, frame)
 
@@ -151,6 +222,7 @@ class Repair:
         if frame is None:
             self.keys.failed(place, "connection to the serving side lost")
             return
+        self.largest_read = max(self.largest_read, len(frame))
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
             return
@@ -192,6 +264,8 @@ class Repair:
                 self._failed(place, self._mirror.why_dropped(place[0]))
             return
         self.copied_bytes += state.size
+        if state.size <= SMALL_BYTES and len(self._small) < MAX_SMALL:
+            self._small[place] = state.size or 1
         self.keys.queued(place, seq)
 
     def _note_losses(self, place: Place, state: State) -> None:
@@ -219,6 +293,17 @@ class Repair:
         elif self.keys.is_queued(place, seq):
             self._failed(place, decode_error(error))
 
+    def _copied_in_pages(self, copy: Copy) -> None:
+        """All pages are acknowledged, and both sides had the same size at the last one."""
+        place = copy.place
+        self.copies += 1
+        if copy.pager.lost:
+            self.lossy[place] = "; ".join(copy.pager.lost)
+        else:
+            self.lossy.pop(place, None)
+        if self.keys.settled(place, copy.seq):
+            self.cleaned(place)
+
     def _needs_struct(self, place: Place, error: bytes) -> None:
         self._forms[place] = Form.STRUCT
         if b"version or checksum" in error:  # nothing this server dumps will ever be accepted there
@@ -243,13 +328,19 @@ class Repair:
         self.keys.again_all(places)
 
     def retry(self) -> bool:
-        """Let failed copies that are due have another try; whether there are any."""
-        return self.keys.retry(self._clock()) > 0
+        """Let failed copies that are due have another try; whether there are any. Called again and again."""
+        now = self._clock()
+        if now - self._small_since > SMALL_SECONDS:
+            self._small_since = now
+            self._small_before, self._small = self._small, {}
+        return self.keys.retry(now) > 0
 
     def restart_forms(self) -> None:
         """The roles changed, or a server was replaced: find out anew what the mirror side takes."""
         self._form = Form.DUMP
         self._forms.clear()
+        self._by_samples = False
+        self.copies_in_pages.forget()
 
 
 def decode_error(frame: bytes) -> str:
