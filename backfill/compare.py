@@ -39,10 +39,11 @@ class Difference:
         return f"{self.status.value} {show(self.key)}: {self.detail}"
 
 
-def difference(a: State, b: State, *, shift_ms: int, tolerance_ms: int) -> Difference | None:
+def difference(a: State, b: State, *, shift_ms: int, tolerance_ms: int, first: int = 0) -> Difference | None:
     """The first difference of b (target) from a (source), or None. `shift_ms`: b's clock minus a's. Deadlines may be
-    `tolerance_ms` apart, and what is that close to its deadline may already be gone on one side."""
-    judge = _Judge(a, b, shift_ms, tolerance_ms)
+    `tolerance_ms` apart, and what is that close to its deadline may already be gone on one side. `first`: the index in
+    the key of the first element of a list, or of the first byte of a string, that only show a part of it."""
+    judge = _Judge(a, b, shift_ms, tolerance_ms, first)
     found = judge.existence() if a.missing or b.missing else judge.kind() or judge.deadline() or judge.value()
     return None if found is None else Difference(a.key, *found)
 
@@ -56,6 +57,7 @@ class _Judge:
     b: State
     shift_ms: int
     tolerance_ms: int
+    first: int
 
     def existence(self) -> Found:
         """For a key that is missing on one side, or on both."""
@@ -94,7 +96,10 @@ class _Judge:
             return self._hashes(self.a.value, self.b.value)
         if self.a.value is None or type(self.a.value) is not type(self.b.value):
             return Status.VALUE, "not read in the same way on both sides"
-        text = COMPARISONS[type(self.a.value)](self.a.value, self.b.value)
+        if isinstance(self.a.value, bytes | tuple):
+            text = _sequences(self.a.value, self.b.value, self.first)
+        else:
+            text = COMPARISONS[type(self.a.value)](self.a.value, self.b.value)
         return (Status.VALUE, text) if text else None
 
     def _hashes(self, a: Hash, b: Hash) -> Found:
@@ -113,7 +118,11 @@ class _Judge:
 # --- values: an empty text when equal ---
 
 
-def _strings(a: bytes, b: bytes) -> str:
+def _sequences(a: Any, b: Any, first: int) -> str:
+    return _strings(a, b, first) if isinstance(a, bytes) else _lists(a, b, first)
+
+
+def _strings(a: bytes, b: bytes, first: int) -> str:
     if a == b:
         return ""
     if a.startswith(HLL) and b.startswith(HLL):  # their cached count is written by PFCOUNT, a read
@@ -123,13 +132,13 @@ def _strings(a: bytes, b: bytes) -> str:
     if len(a) != len(b):
         return f"{len(a)} bytes on the source, {len(b)} on the target"
     index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
-    return f"byte {index} differs"
+    return f"byte {first + index} differs"
 
 
-def _lists(a: tuple[bytes, ...], b: tuple[bytes, ...]) -> str:
+def _lists(a: tuple[bytes, ...], b: tuple[bytes, ...], first: int) -> str:
     for index, (x, y) in enumerate(zip_longest(a, b)):
         if x != y:
-            return f"index {index}: {show(x)} on the source, {show(y)} on the target"
+            return f"index {first + index}: {show(x)} on the source, {show(y)} on the target"
     return ""
 
 
@@ -169,8 +178,6 @@ def _opaque(a: Opaque, b: Opaque) -> str:
 
 
 COMPARISONS: Mapping[type[Value], Callable[[Any, Any], str]] = {
-    bytes: _strings,
-    tuple: _lists,
     frozenset: _sets,
     SortedSet: _sorted_sets,
     Stream: _streams,

@@ -22,6 +22,7 @@ from proxy.flip import MAX_PAUSE_MS, Terms
 from proxy.jobs import Busy, Jobs
 from proxy.recovery import thaw
 from proxy.verifying import TOLERANCE_MS
+from proxy.verifying import Terms as VerifyTerms
 from resp.commands import CommandParser
 from resp.encode import bulk, error, simple
 
@@ -69,6 +70,14 @@ def number(options: Options, name: str, default: float) -> float:
     if not (0 <= value < float("inf")):
         raise BadOption(f"{name} wants a number from 0 up")
     return value
+
+
+def _try_to_write(path: Path) -> None:
+    """Before a verify begins, whose findings belong there. Errors: BadOption."""
+    try:
+        path.open("a").close()
+    except OSError as problem:
+        raise BadOption(f"cannot write the findings to {path}: {problem.strerror}") from None
 
 
 class Admin:
@@ -143,9 +152,16 @@ class Admin:
         return _json(self._jobs.filling.progress.to_json())
 
     async def _verify(self, args: list[str]) -> bytes:
-        options = parse_options(args, {"REPAIR": False, "TOLERANCE": True})
-        tolerance = int(number(options, "TOLERANCE", TOLERANCE_MS))
-        self._jobs.start_verify(repair="REPAIR" in options, tolerance_ms=tolerance)
+        options = parse_options(args, {"REPAIR": False, "TOLERANCE": True, "SAMPLE": True, "FINDINGS": True})
+        terms = VerifyTerms(
+            repair="REPAIR" in options,
+            tolerance_ms=int(number(options, "TOLERANCE", TOLERANCE_MS)),
+            sample=int(number(options, "SAMPLE", 0)),
+            findings=Path(options["FINDINGS"]) if "FINDINGS" in options else None,
+        )
+        if terms.findings is not None:
+            _try_to_write(terms.findings)
+        self._jobs.start_verify(terms)
         return _json(self._jobs.verifying.report.to_json())
 
     async def _findings(self, args: list[str]) -> bytes:

@@ -276,16 +276,39 @@ def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None, mir
 @state_dir_option
 @json_option
 @click.option("--repair", is_flag=True, help="Copy what differs, and look again.")
-@click.option("--tolerance", type=click.IntRange(min=0), default=1000, show_default=True, help="Between TTLs, in ms.")
-def verify(state_dir: Path, as_json: bool, repair: bool, tolerance: int) -> None:
-    """Compare both sides key by key, exactly, under live traffic."""
-    ask(state_dir, "VERIFY", "TOLERANCE", str(tolerance), *(["REPAIR"] if repair else []))
+@click.option(
+    "--ttl-tolerance",
+    "--tolerance",
+    "tolerance",
+    type=click.IntRange(min=0),
+    metavar="MS",
+    default=1000,
+    show_default=True,
+    help="So far apart two deadlines may be.",
+)
+@click.option("--sample", type=click.IntRange(min=1), metavar="N", help="Look at about N keys, drawn at random, only.")
+@click.option(
+    "--findings",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Write every finding to this file, a line of JSON each (the output shows the first 1,000).",
+)
+def verify(
+    state_dir: Path, as_json: bool, repair: bool, tolerance: int, sample: int | None, findings: Path | None
+) -> None:
+    """Compare both sides key by key, exactly, under live traffic.
+
+    A sample that finds nothing does not open the gate of the flip: only a whole pass does.
+    """
+    options = [*(["REPAIR"] if repair else []), *(["SAMPLE", str(sample)] if sample else [])]
+    options += ["FINDINGS", os.fspath(findings.resolve())] if findings else []
+    ask(state_dir, "VERIFY", "TOLERANCE", str(tolerance), *options)
     end = follow(state_dir, "verify", lambda now: (now["checked"], now["total"]), as_json)
-    findings = ask(state_dir, "FINDINGS")
+    shown = ask(state_dir, "FINDINGS")
     if as_json:
-        click.echo(json.dumps({**end, "findings": findings}))
+        click.echo(json.dumps({**end, "findings": shown}))
     else:
-        for line in verify_lines(end, findings):
+        for line in verify_lines(end, shown):
             out.print(line, markup=False)
     different = sum(end[name] for name in ("missing", "extra", "type", "ttl", "value", "unreadable"))
     sys.exit(0 if end["state"] == "done" and not different else EXIT_DIFFERENT)

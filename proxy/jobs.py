@@ -17,7 +17,8 @@ from proxy.filling import Filling, Plan, Work
 from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
 from proxy.unheld import counted, review
-from proxy.verifying import TOLERANCE_MS, Verifying
+from proxy.verifying import Terms as VerifyTerms
+from proxy.verifying import Verifying
 from proxy.watch import State
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class Jobs:
                 log.info("the backfill begins again: %s", proxy.problems.get("filling", "it was cut short"))
                 self.start_backfill(Plan())
 
-    def start_verify(self, *, repair: bool, tolerance_ms: int = TOLERANCE_MS) -> None:
+    def start_verify(self, terms: VerifyTerms) -> None:
         """Begin a verify. Errors: Busy."""
         if self._proxy.finished:
             raise Busy(FINISHED)
@@ -113,7 +114,7 @@ class Jobs:
         self.verifying.report.state = Work.RUNNING.value
 
         async def verify() -> None:
-            await self.verifying.run(repair=repair, tolerance_ms=tolerance_ms)
+            await self.verifying.run(terms)
 
         self._nursery.start_soon(_guarded, "verify", verify, self.verifying.failed)
 

@@ -3,15 +3,18 @@
 Owns the comparison run. The read of a key goes down the lane; when its reply arrives, the same read is put in the
 mirror queue. Both replies show the key at the same point of the order, so a difference is a difference, unless the key
 is known to be dirty: then it is looked at again once its copy has settled. Extra keys are found by scanning the mirror
-side. Memory does not grow with the number of keys.
+side. A big key is compared page by page (`verifying_pages.py`). Memory does not grow with the number of keys.
 """
 
 from __future__ import annotations
 
+import json
+import random
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
 
 import trio
 
@@ -21,14 +24,18 @@ from backfill.compare import Difference, Status, difference, show
 from backfill.errors import BackfillError
 from backfill.scan import databases, scan, select
 from backfill.values import State
+from proxy.bigkeys import PAGE_BYTES, sizing
+from proxy.bigkeys.copying import PAGERS
 from proxy.dirty import Place
 from proxy.filling import Work
+from proxy.onepoint import Lost
+from proxy.verifying_pages import PagedVerify
 from resp.frames import decode, elements
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
 
-BATCH = 25  # keys read in one MULTI/EXEC: small enough not to hold up the commands behind it
+BATCH = 25  # keys read in one MULTI/EXEC, of PAGE_BYTES at most: small enough not to hold up the commands behind it
 AT_ONCE = 8  # batches under way
 ATTEMPTS = 20  # at one key: its type changes, or it is dirty
 PATIENCE_SECONDS = 10.0  # for a dirty key to settle before its difference counts
@@ -50,6 +57,7 @@ class Report:
     value: int = 0
     unreadable: int = 0
     repaired: int = 0
+    sample: int = 0  # so many keys were to be looked at, drawn at random; 0: all
     total: int = 0
     seconds: float = 0.0
     problem: str = ""
@@ -64,8 +72,14 @@ class Report:
         return asdict(self)
 
 
-class Lost(BackfillError):
-    """A side went away in the middle."""
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a verify is wanted."""
+
+    repair: bool = False  # copy what differs, and look again
+    tolerance_ms: int = TOLERANCE_MS
+    sample: int = 0  # look at so many keys only, drawn at random
+    findings: Path | None = None  # a file that gets every finding as a line of JSON
 
 
 class Verifying:
@@ -87,29 +101,69 @@ class Verifying:
         """It broke."""
         self.report.state, self.report.problem = Work.FAILED.value, problem
 
-    async def run(self, *, repair: bool = False, tolerance_ms: int = TOLERANCE_MS) -> None:
-        """Compare everything; with `repair`, copy what differs and look again."""
+    async def run(self, terms: Terms = Terms()) -> None:
+        """Compare everything, or a sample."""
         began = time.monotonic()
-        report = self.report = Report(state=Work.RUNNING.value)
+        report = self.report = Report(state=Work.RUNNING.value, sample=terms.sample)
         try:
-            await _Pass(self._proxy, report, repair, tolerance_ms).run()
+            with _Findings(report, terms.findings) as findings:
+                await _Pass(self._proxy, report, terms, findings).run()
         except BackfillError as problem:
             report.state, report.problem = Work.FAILED.value, problem.text
+        except OSError as problem:
+            report.state = Work.FAILED.value
+            report.problem = f"the findings cannot be written to {terms.findings}: {problem.strerror}"
         else:
             report.state = Work.DONE.value
-            self._proxy.verified_epoch = -1
-            if not report.different:
+            if report.different:
+                self._proxy.verified_epoch = -1
+            elif not terms.sample:
                 self._proxy.problems.pop("watch", None)
                 self.clean_at, self._proxy.verified_epoch = time.time(), self._proxy.roles.epoch
         report.seconds = round(time.monotonic() - began, 3)
 
 
+class _Findings:
+    """What differs: some of it in the report, all of it in the file, if one is wanted."""
+
+    def __init__(self, report: Report, path: Path | None) -> None:
+        self._report = report
+        self._path = path
+        self._file: IO[str] | None = None
+
+    def __enter__(self) -> _Findings:
+        if self._path is not None:
+            self._file = open(self._path, "w", encoding="utf-8")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._file is not None:
+            self._file.close()
+
+    def add(self, place: Place, status: str, detail: str) -> None:
+        db, key = place
+        finding = {"db": db, "key": show(key), "status": status, "detail": detail}
+        if len(self._report.findings) < MAX_FINDINGS:
+            self._report.findings.append(finding)
+        if self._file is not None:
+            self._file.write(json.dumps({**finding, "key": _text(key), "key_hex": key.hex()}) + "\n")
+            self._file.flush()
+
+
+def _text(key: bytes) -> str:
+    """The key; where it is no UTF-8, its bytes as \\x.., and `key_hex` is what it is."""
+    return key.decode(errors="backslashreplace")
+
+
 class _Pass:
-    def __init__(self, proxy: Proxy, report: Report, repair: bool, tolerance_ms: int) -> None:
+    def __init__(self, proxy: Proxy, report: Report, terms: Terms, findings: _Findings) -> None:
         self._proxy = proxy
         self._report = report
-        self._repair = repair
-        self._tolerance_ms = tolerance_ms
+        self._repair = terms.repair
+        self._tolerance_ms = terms.tolerance_ms
+        self._sample = terms.sample
+        self._findings = findings
+        self._by_samples = False  # MEMORY USAGE is refused there
         self._slots = trio.Semaphore(AT_ONCE)
         self._lost: Lost | None = None
 
@@ -120,31 +174,60 @@ class _Pass:
             Client.open(proxy.mirror.url.with_db(0)) as mirror,
         ):
             sizes, there = await databases(serving), await databases(mirror)
-            self._report.total = sum(sizes.values())
+            total = sum(sizes.values())
+            self._report.total = min(total, self._sample) if self._sample else total
             for db in sizes:
                 await select(serving, db)
                 async for keys in scan(serving):
-                    kinds = await serving.pipeline([[b"TYPE", key] for key in keys])
-                    await self._check_all(db, keys, kinds)
+                    wanted = self._drawn(keys, self._sample, total)
+                    await self._check_all(db, wanted, await self._look(serving, wanted))
             for db in there:
                 await select(serving, db)
                 await select(mirror, db)
                 async for keys in scan(mirror):
+                    keys = self._drawn(keys, self._sample, sum(there.values()))
                     found = await serving.pipeline([[b"EXISTS", key] for key in keys])
                     suspects = [key for key, exists in zip(keys, found, strict=True) if not exists]
-                    await self._check_all(db, suspects, [None] * len(suspects))
+                    await self._check_all(db, suspects, [(0, None)] * len(suspects))
 
-    async def _check_all(self, db: int, keys: list[bytes], kinds: Sequence[Any]) -> None:
+    @staticmethod
+    def _drawn(keys: list[bytes], sample: int, total: int) -> list[bytes]:
+        """Each key with the same chance, so that about `sample` of all are looked at."""
+        if not sample:
+            return keys
+        return [key for key in keys if random.random() * max(1, total) < sample]
+
+    async def _look(self, serving: Client, keys: list[bytes]) -> list[tuple[int, bytes | None]]:
+        """Size and type of each key."""
+        if not self._by_samples:
+            replies = await serving.pipeline([args for key in keys for args in sizing.by_memory(key)])
+            found = [sizing.parse_memory(replies[at : at + 2]) for at in range(0, len(replies), 2)]
+            if None not in found:
+                return [one for one in found if one is not None]
+            self._by_samples = True
+        return [sizing.parse_samples(await serving.pipeline(sizing.by_samples(key))) for key in keys]
+
+    async def _check_all(self, db: int, keys: list[bytes], looks: list[tuple[int, bytes | None]]) -> None:
+        big = self._proxy.hub.repair.big_bytes
+        small: list[tuple[Reading, int]] = []
         async with trio.open_nursery() as nursery:
-            for start in range(0, len(keys), BATCH):
+            for key, (size, kind) in zip(keys, looks, strict=True):
+                if size > big and kind in PAGERS:
+                    await self._slots.acquire()
+                    nursery.start_soon(self._check_big, (db, key), kind)
+                else:
+                    small.append((Reading(key, kind), size))
+            for readings in _batches(small):
                 await self._slots.acquire()
-                readings = [
-                    Reading(key, kind if isinstance(kind, bytes) else None)
-                    for key, kind in zip(keys[start : start + BATCH], kinds[start : start + BATCH], strict=True)
-                ]
                 nursery.start_soon(self._check_batch, db, readings)
         if self._lost is not None:
             raise self._lost
+
+    async def _check_big(self, place: Place, kind: bytes) -> None:
+        try:
+            await self._check(place, None, kind)
+        finally:
+            self._slots.release()
 
     async def _check_batch(self, db: int, readings: list[Reading]) -> None:
         """Several keys in one go; what is not simply equal is looked at again, key by key."""
@@ -162,9 +245,10 @@ class _Pass:
             for reading in again:
                 nursery.start_soon(self._check, (db, reading.key), reading.believed)
 
-    async def _check(self, place: Place, believed: Believed) -> None:
+    async def _check(self, place: Place, believed: Believed, big: bytes | None = None) -> None:
+        """One key; `big`: its type, if it is to be read in pages."""
         try:
-            found = await self._settled_difference(place, believed)
+            found = await self._settled_difference(place, believed, big)
         except Lost as problem:
             self._lost = problem
             return
@@ -175,16 +259,23 @@ class _Pass:
             return
         status = found.status.value if isinstance(found, Difference) else "unreadable"
         setattr(report, status, getattr(report, status) + 1)
-        if len(report.findings) < MAX_FINDINGS:
-            detail = found.detail if isinstance(found, Difference) else found.reason
-            report.findings.append({"db": place[0], "key": show(place[1]), "status": status, "detail": detail})
+        self._findings.add(place, status, found.detail if isinstance(found, Difference) else found.reason)
 
-    async def _settled_difference(self, place: Place, believed: Believed) -> Difference | Unreadable | None:
+    async def _settled_difference(
+        self, place: Place, believed: Believed, big: bytes | None
+    ) -> Difference | Unreadable | None:
         """A difference that is not merely a copy on its way."""
         repaired = False
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
-            found, was_dirty = await self._compare(place, believed)
+            if big is None:
+                found, was_dirty = await self._compare(place, believed)
+            else:
+                paged = PagedVerify(self._proxy, place, big, self._tolerance_ms)
+                found, was_dirty = await paged.run(), paged.dirty
+                if paged.changed:
+                    big = None
+                    continue
             if not isinstance(found, Difference):
                 break
             if was_dirty:
@@ -265,6 +356,20 @@ class _Pass:
         """Asked when the replies come: by the time that the task runs, a key may have been repaired."""
         for reading in readings:
             reading.dirty = reading.dirty or (db, reading.key) in self._proxy.hub.repair.keys
+
+
+def _batches(readings: list[tuple[Reading, int]]) -> Iterator[list[Reading]]:
+    """Keys to be read in one go, by number and bytes."""
+    batch: list[Reading] = []
+    size = 0
+    for reading, own in readings:
+        if batch and (len(batch) >= BATCH or size + own > PAGE_BYTES):
+            yield batch
+            batch, size = [], 0
+        batch.append(reading)
+        size += own
+    if batch:
+        yield batch
 
 
 Seen = State | WrongType | Unreadable

@@ -78,7 +78,7 @@ class StreamPager(Pager):
         if reached_end and self._ending:
             details = told[len(names) :]
             made = [
-                _group(facts, consumers, pending, now_ms)
+                group_of(facts, consumers, pending, now_ms)
                 for facts, consumers, pending in zip(found, details[::2], details[1::2], strict=True)
             ]
             statements += self._end(size, head, pairs(info), made)
@@ -136,7 +136,8 @@ class StreamPager(Pager):
             raise Broken(f"more than {MAX_GONE:,} entries were deleted while it was copied")
 
 
-def _group(facts: dict[bytes, Any], consumers: Sequence[Any], pending: Sequence[Any], now_ms: int) -> Group:
+def group_of(facts: dict[bytes, Any], consumers: Sequence[Any], pending: Sequence[Any], now_ms: int) -> Group:
+    """A group in the decoded replies to XINFO GROUPS (its part), XINFO CONSUMERS and XPENDING key group - + n."""
     return Group(
         name=facts[b"name"],
         last_id=facts[b"last-delivered-id"],
