@@ -6,7 +6,7 @@ once. A cursor belongs to one server process: continued after a restart it misse
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,10 +27,17 @@ class Page:
     keys: list[bytes]
 
 
-async def scan_page(client: Client, cursor: bytes = START, *, count: int = COUNT, match: bytes | None = None) -> Page:
-    """One SCAN in the client's db. Errors: ScanError, ConnectionLost."""
+async def scan_page(
+    client: Client,
+    cursor: bytes = START,
+    *,
+    count: int = COUNT,
+    match: bytes | None = None,
+    options: Sequence[bytes] = (),
+) -> Page:
+    """One SCAN in the client's db; `options`: MATCH, TYPE. Errors: ScanError, ConnectionLost."""
     pattern = [] if match is None else [b"MATCH", match]
-    reply = _checked(await client.call(b"SCAN", cursor, *pattern, b"COUNT", b"%d" % count))
+    reply = _checked(await client.call(b"SCAN", cursor, *pattern, *options, b"COUNT", b"%d" % count))
     return Page(reply[0], reply[1])
 
 

@@ -10,13 +10,15 @@ import json
 import logging
 import os
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import trio
 
+from backfill.direct.selection import TYPES, Selection, parse_slots
+from backfill.errors import BackfillError
 from proxy.filling import Plan
 from proxy.flip import MAX_PAUSE_MS, Terms
 from proxy.jobs import Busy, Jobs
@@ -59,6 +61,50 @@ def parse_options(args: list[str], known: dict[str, bool]) -> Options:
             raise BadOption(f"{name} wants a value")
         index += 1
     return found
+
+
+SELECTING = ("MATCH", "EXCLUDE", "TYPE", "DB", "SLOTS")
+BACKFILL_OPTIONS = {"RATE": True, "BANDWIDTH": True, "IMPOLITE": False, "ANEW": False, "MIRROR-AGAIN": False}
+
+
+def parse_repeated(
+    args: list[str], several: Sequence[str], known: dict[str, bool]
+) -> tuple[dict[str, list[str]], Options]:
+    """As `parse_options`; the options `several` may be given more than once. Errors: BadOption."""
+    found: dict[str, list[str]] = {name: [] for name in several}
+    rest: list[str] = []
+    index = 0
+    while index < len(args):
+        name = args[index].upper()
+        if name in found and index + 1 < len(args):
+            found[name].append(args[index + 1])
+            index += 2
+        elif name in found:
+            raise BadOption(f"{name} wants a value")
+        else:
+            width = 2 if known.get(name) else 1
+            rest += args[index : index + width]
+            index += width
+    return found, parse_options(rest, known)
+
+
+def selection(several: dict[str, list[str]]) -> Selection:
+    """Which keys to copy. Errors: BadOption."""
+    kinds, dbs = {kind.lower() for kind in several["TYPE"]}, several["DB"]
+    if unknown := kinds.difference(kind.decode() for kind in TYPES):
+        raise BadOption(f"no such type: {', '.join(unknown)}")
+    if not all(db.isdigit() for db in dbs):
+        raise BadOption("DB wants a number from 0 up")
+    try:
+        return Selection(
+            match=tuple(text.encode() for text in several["MATCH"]),
+            exclude=tuple(text.encode() for text in several["EXCLUDE"]),
+            types=frozenset(kind.encode() for kind in kinds),
+            dbs=frozenset(map(int, dbs)),
+            slots=parse_slots(several["SLOTS"]),
+        )
+    except BackfillError as problem:
+        raise BadOption(problem.text) from None
 
 
 def number(options: Options, name: str, default: float) -> float:
@@ -145,9 +191,14 @@ class Admin:
         return _json(self._jobs.status())
 
     async def _backfill(self, args: list[str]) -> bytes:
-        options = parse_options(args, {"RATE": True, "MATCH": True, "MIRROR-AGAIN": False})
-        match = options["MATCH"].encode() if "MATCH" in options else None
-        plan = Plan(match=match, rate=number(options, "RATE", 0))
+        several, options = parse_repeated(args, SELECTING, BACKFILL_OPTIONS)
+        plan = Plan(
+            selection=selection(several),
+            rate=number(options, "RATE", 0),
+            bandwidth=number(options, "BANDWIDTH", 0),
+            polite="IMPOLITE" not in options,
+            anew="ANEW" in options,
+        )
         self._jobs.start_backfill(plan, mirror_again="MIRROR-AGAIN" in options)
         return _json(self._jobs.filling.progress.to_json())
 

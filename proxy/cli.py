@@ -22,6 +22,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from setproctitle import setproctitle
 
 from backfill.client import Client, ReplyError
+from backfill.direct.selection import TYPES
 from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url, UrlError, parse_url
 from proxy.demo.command import demo
@@ -31,6 +32,7 @@ from proxy.server import Proxy, Settings
 from proxy.show import finish_lines, flip_lines, force_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
 
+KINDS = [kind.decode() for kind in TYPES]
 POLL_SECONDS = 0.2  # progress of a job
 WATCH_SECONDS = 0.5
 
@@ -247,16 +249,45 @@ def status(state_dir: Path, as_json: bool, watch: bool) -> None:
 @state_dir_option
 @json_option
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most; 0: as fast as it goes.")
-@click.option("--match", help="Only keys that match this pattern; the phase stays `filling`.")
+@click.option("--bandwidth", type=click.FloatRange(min=0), default=0.0, help="MB a second at most; 0: no limit.")
+@click.option("--impolite", is_flag=True, help="Do not yield to live traffic.")
+@click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (as in KEYS). Repeatable.")
+@click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this. Repeatable.")
+@click.option("--type", "kinds", multiple=True, type=click.Choice(KINDS), help="Only keys of this type. Repeatable.")
+@click.option("--db", "dbs", multiple=True, type=click.IntRange(min=0), help="Only keys of this db. Repeatable.")
+@click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these cluster slots. Repeatable.")
+@click.option("--from-start", is_flag=True, help="Do not go on from where an earlier one was cut short.")
 @click.option(
     "--mirror-again",
     is_flag=True,
     help="After `finish`: mirror to the source again; keys that only it has are deleted.",
 )
-def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None, mirror_again: bool) -> None:
-    """Copy every key of the serving side, exactly, under live traffic."""
-    flags = ["MATCH", match] if match else []
-    ask(state_dir, "BACKFILL", "RATE", str(rate), *flags, *(["MIRROR-AGAIN"] if mirror_again else []))
+def backfill(
+    state_dir: Path,
+    as_json: bool,
+    rate: float,
+    bandwidth: float,
+    impolite: bool,
+    match: tuple[str, ...],
+    exclude: tuple[str, ...],
+    kinds: tuple[str, ...],
+    dbs: tuple[int, ...],
+    slots: tuple[str, ...],
+    from_start: bool,
+    mirror_again: bool,
+) -> None:
+    """Copy every key of the serving side, exactly, under live traffic.
+
+    It runs inside the proxy: this command follows it, and may be interrupted and given again. One that was cut short
+    goes on from its checkpoint. With a selection of keys (--match, --exclude, --type, --db, --slots) the phase stays
+    what it is: only a backfill of everything ends `filling`.
+    """
+    options = ["RATE", str(rate), "BANDWIDTH", str(bandwidth * 1e6)]
+    flags = (("IMPOLITE", impolite), ("ANEW", from_start), ("MIRROR-AGAIN", mirror_again))
+    options += [word for word, wanted in flags if wanted]
+    selecting = {"MATCH": match, "EXCLUDE": exclude, "TYPE": kinds, "DB": map(str, dbs), "SLOTS": slots}
+    options += [word for name, values in selecting.items() for value in values for word in (name, value)]
+    ask(state_dir, "BACKFILL", *options)
     end = follow(state_dir, "backfill", lambda now: (now["copied"], now["total"]), as_json)
     if as_json:
         click.echo(json.dumps(end))
@@ -265,6 +296,11 @@ def backfill(state_dir: Path, as_json: bool, rate: float, match: str | None, mir
             f"{end['copied']:,} keys copied, {end['failed']:,} failed, {end['extra']:,} extra keys removed, "
             f"{end['seconds']:.1f} s"
         )
+        if end["resumed"]:
+            out.print(f"{end['resumed']:,} of them before it was cut short")
+        if end["selection"]:
+            text = f"only keys of {end['selection']}: the phase stays what it was until all keys are copied"
+            out.print(text, markup=False)
         for line in end["failures"]:
             out.print(f"  {line}")
         if end["problem"]:

@@ -1,71 +1,64 @@
 """The backfill through a running proxy: every key of the serving side is copied in the lane, under live traffic.
 
-Owns the walk over the keys and the progress. A found key is merely marked for a state copy; the copy itself is the
-repair's, which makes it exact (see DESIGN, "The one idea"). When the serving side has been walked through, the mirror
-side is: what it has and the serving side does not becomes dirty, so that it is deleted. Restarts when the whole order
-was lost meanwhile (SWAPDB, a barrier that failed).
+Owns the walk over the keys. A found key is merely marked for a state copy; the copy itself is the repair's, which makes
+it exact (see DESIGN, "The one idea"). When the serving side has been walked through, the mirror side is: what it has
+and the serving side does not becomes dirty, so that it is deleted. Begins again when the whole order was lost meanwhile
+(SWAPDB, a barrier that failed); goes on from its checkpoint when it or the proxy was cut short (`progress.py`).
+
+A backfill of some keys only (a pattern, a type, a db, slots) never makes the phase leave `filling`.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from dataclasses import asdict, dataclass, field
-from enum import Enum
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import trio
 
 from backfill.client import Client, ConnectionLost, ReplyError
+from backfill.direct.selection import Selection
 from backfill.errors import BackfillError, ConnectError, ScanError
-from backfill.scan import databases, scan, select
+from backfill.scan import START, databases, scan, scan_page, select
+from proxy.courtesy import Courtesy
 from proxy.dirty import Place
+from proxy.functions import copy_functions
+from proxy.progress import Checkpoint, Pages, Position, Progress, Work, load
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
 
+__all__ = ["Filling", "Plan", "Progress", "Work"]
+
 log = logging.getLogger("crossfade")
 
 WINDOW = 2000  # keys found but not yet copied; more would only be memory
+PORTION = 100  # keys marked in one go
 SETTLE_SECONDS = 0.2  # how often the end of the last copies is looked at
 AGAIN_SECONDS = 1.0  # after a lost connection
+SAVE_SECONDS = 1.0  # between two checkpoints
 GIVE_UP_SECONDS = 30.0  # without any progress at the end, what is left has failed
-
-
-class Work(Enum):
-    """What a backfill or a verify is doing."""
-
-    IDLE = "idle"
-    RUNNING = "running"
-    DONE = "done"
-    FAILED = "failed"
-
-
-@dataclass(slots=True)
-class Progress:
-    """What `status` shows of the backfill."""
-
-    state: str = Work.IDLE.value
-    scanned: int = 0  # keys found on the serving side
-    copied: int = 0  # of them acknowledged by the mirror side
-    failed: int = 0  # of them not copied when it ended
-    total: int = 0  # keys when it began
-    extra: int = 0  # keys only the mirror side had
-    seconds: float = 0.0
-    problem: str = ""
-    complete: bool = False  # it covered everything: the phase may leave `filling`
-    failures: list[str] = field(default_factory=list)  # some of what failed, with the reason
-
-    def to_json(self) -> dict[str, Any]:
-        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What to copy, how fast."""
 
-    match: bytes | None = None
+    selection: Selection = field(default_factory=Selection)
     rate: float = 0.0  # keys a second; 0: as fast as it goes
+    bandwidth: float = 0.0  # bytes a second; 0: as many as it gets
+    polite: bool = True  # yield to live traffic
+    anew: bool = False  # although there is a checkpoint
+
+    @property
+    def partial(self) -> bool:
+        """Not every key: what is equal afterwards is not known of the others."""
+        return not self.selection.everything
+
+    def same(self, other: Plan) -> bool:
+        """Whether both copy the same keys."""
+        return self.selection.describe() == other.selection.describe()
 
 
 class Filling:
@@ -74,11 +67,16 @@ class Filling:
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
         self.progress = Progress()
-        self._pending: set[Place] = set()
+        self.plan = Plan()
+        self._pages = Pages(Position())
+        self._courtesy = Courtesy(proxy.hub, polite=False, bandwidth=0)
+        self._began = 0.0
+        self._restarted = False  # the walk began (again) since a checkpoint was saved
+        self._sized = True  # MEMORY USAGE is allowed there
         proxy.hub.repair.cleaned = self._cleaned
 
     def __repr__(self) -> str:
-        return f"<Filling {self.progress.state} scanned={self.progress.scanned} pending={len(self._pending)}>"
+        return f"<Filling {self.progress.state} scanned={self.progress.scanned} {self._pages!r}>"
 
     @property
     def running(self) -> bool:
@@ -89,107 +87,214 @@ class Filling:
         self.progress.state, self.progress.problem = Work.FAILED.value, problem
 
     def _cleaned(self, place: Place) -> None:
-        if place in self._pending:
-            self._pending.remove(place)
+        if self._pages.clean(place):
             self.progress.copied += 1
 
+    # -- the whole of it -----------------------------------------------------------------------------------------
+
     async def run(self, plan: Plan) -> None:
-        """Copy everything. The outcome is in `progress`."""
-        began = time.monotonic()
+        """Copy everything that is wanted. The outcome is in `progress`."""
+        self.plan = plan
+        self._courtesy = Courtesy(self._proxy.hub, polite=plan.polite, bandwidth=plan.bandwidth)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._courtesy.run)
+            nursery.start_soon(self._keep_checkpoint)
+            await self._run(plan)
+            nursery.cancel_scope.cancel()
+
+    async def _run(self, plan: Plan) -> None:
+        self._began = time.monotonic()
         unmirrored = self._proxy.hub.recorder.unmirrored.copy()
+        start = self._start(plan)
         while True:
             refills = self._proxy.refills
-            self.progress = Progress(state=Work.RUNNING.value)
-            self._pending.clear()
+            run_ids = self._run_ids
+            self.progress = Progress(state=Work.RUNNING.value, selection=_words(plan.selection))
+            self.progress.scanned = self.progress.copied = self.progress.resumed = start.scanned
+            self._pages = Pages(start)
+            self._restarted = True
             try:
-                await self._fill(plan, began)
+                await self._fill(plan, start)
             except (ConnectionLost, ConnectError) as problem:
-                log.warning("backfill: %s; it begins again when both sides are there", problem.text)
                 self.progress.problem = problem.text
                 await self._both_there()
+                same = run_ids == self._run_ids and all(run_ids) and refills == self._proxy.refills
+                start = self._pages.settled if same else Position()
+                how = "goes on" if same else "begins again"
+                log.warning("backfill: %s; it %s with %d keys copied", problem.text, how, start.scanned)
                 continue
             except BackfillError as problem:
-                self._end(Work.FAILED, problem.text, began)
+                self._end(Work.FAILED, problem.text)
                 return
+            start = Position()
             if refills == self._proxy.refills:
                 break
-        left = sorted(self._pending)
+        self._finish(plan, unmirrored)
+
+    def _finish(self, plan: Plan, unmirrored: Any) -> None:
+        left = self._pages.places()
         self.progress.failed = len(left)
         reasons = {place: mark.reason for place, mark in self._proxy.hub.repair.keys.failing(1000)}
         self.progress.failures = [
             f"db {db} {key!r}: {reasons.get((db, key), 'not copied yet')}" for db, key in left[:20]
         ]
-        self._pending.clear()
+        self._pages = Pages(Position())
         if left:
-            self._end(Work.FAILED, f"{len(left):,} keys could not be copied", began)
+            self._end(Work.FAILED, f"{len(left):,} keys could not be copied")
             return
-        if plan.match is None:
+        if not plan.partial:
             self.progress.complete = True
             self._proxy.remember_now(backfilled=True, filled=True, filling=False)
             self._proxy.problems.pop("filling", None)
             self._proxy.hub.recorder.copied_all(unmirrored)
-        self._end(Work.DONE, "", began)
+        self._proxy.forget_checkpoint(partial=plan.partial)
+        self._end(Work.DONE, "")
 
     async def _both_there(self) -> None:
         hub = self._proxy.hub
         await trio.sleep(AGAIN_SECONDS)
         await hub.until(lambda: hub.lane.link is not None and hub.mirror.link is not None)
 
-    def _end(self, work: Work, problem: str, began: float) -> None:
+    def _end(self, work: Work, problem: str) -> None:
         self.progress.state = work.value
         self.progress.problem = problem
-        self.progress.seconds = round(time.monotonic() - began, 3)
+        self._note_pace()
+        self.progress.yielding = False
 
-    async def _fill(self, plan: Plan, began: float) -> None:
+    def _note_pace(self) -> None:
+        self.progress.seconds = round(time.monotonic() - self._began, 3)
+        self.progress.bytes = self._courtesy.bytes
+        self.progress.window = self._proxy.hub.repair.window
+        self.progress.yielding = self._courtesy.late
+
+    # -- the checkpoint ------------------------------------------------------------------------------------------
+
+    @property
+    def _run_ids(self) -> tuple[str, str]:
+        roles = self._proxy.roles
+        return roles.serving_facts.run_id, roles.mirror_facts.run_id
+
+    def _checkpoint(self) -> Checkpoint:
+        plan = self.plan.selection.describe()
+        return Checkpoint(plan, self._run_ids, self._proxy.roles.epoch, self._pages.settled)
+
+    def _start(self, plan: Plan) -> Position:
+        """Where to begin: where a former run was cut short, if that can be trusted."""
+        found = None if plan.anew else load(self._proxy.state.path, partial=plan.partial)
+        if found is not None and found.trusted(self._checkpoint()):
+            log.info("backfill: goes on with %d keys copied", found.position.scanned)
+            return found.position
+        return Position()
+
+    async def _keep_checkpoint(self) -> None:
+        """Save it whenever it has advanced."""
+        saved, began = Position(), self._order()
+        while True:
+            await trio.sleep(SAVE_SECONDS)
+            self._note_pace()
+            if self._restarted:
+                self._restarted, began = False, self._order()
+            checkpoint = self._checkpoint()
+            if checkpoint.position == saved or not self.running or self._order() != began:
+                continue
+            try:
+                await trio.to_thread.run_sync(checkpoint.save, self._proxy.state.path, self.plan.partial)
+                saved = checkpoint.position
+            except OSError as problem:
+                log.warning("backfill: the checkpoint cannot be saved: %s", problem.strerror)
+            if self._order() != began:  # it lost its meaning while it was written
+                self._proxy.forget_checkpoint()
+
+    # -- the walk ------------------------------------------------------------------------------------------------
+
+    async def _fill(self, plan: Plan, start: Position) -> None:
         proxy = self._proxy
-        refills, swaps = self._order()
+        refills = proxy.refills
+        if not plan.partial:
+            await copy_functions(proxy)
         async with Client.open(proxy.serving.url.with_db(0)) as client:
-            sizes = await databases(client)
+            sizes = {db: size for db, size in (await databases(client)).items() if plan.selection.has_db(db)}
             self.progress.total = sum(sizes.values())
+            at = start
             for db in sizes:
-                await select(client, db)
-                async for keys in scan(client, match=plan.match):
-                    await self._take(db, keys, plan, began)
+                if db not in at.done:
+                    await select(client, db)
+                    at = await self._walk(client, db, plan, at)
                     if refills != proxy.refills:
                         return
-                    if swaps != proxy.hub.repair.swaps:  # the keys behind our back are in another db now
-                        proxy.refills += 1
-                        return
             await self._finish_copies()
-            if plan.match is None:
+            if not plan.partial and not len(self._pages):
                 if proxy.hub.repair.frozen:
                     raise BackfillError(proxy.hub.repair.frozen)
                 await self._extras(client)
                 await self._finish_copies()
 
+    async def _walk(self, client: Client, db: int, plan: Plan, start: Position) -> Position:
+        """All keys of one db; the position behind them."""
+        proxy = self._proxy
+        refills, swaps = self._order()
+        at = start if start.db == db else replace(start, db=db, cursor="0")
+        while True:
+            page = await scan_page(client, at.cursor.encode(), options=plan.selection.scan_options())
+            keys = plan.selection.filter(page.keys)
+            sizes = await self._look(client, keys, plan.selection)
+            await self._take(db, sizes, plan)
+            at = replace(at, cursor=page.cursor.decode(), scanned=self.progress.scanned)
+            last = page.cursor == START
+            if last:
+                at = replace(at, done=(*at.done, db), db=-1)
+            self._pages.end(at)
+            if swaps != proxy.hub.repair.swaps and refills == proxy.refills:
+                proxy.refill()  # the keys behind our back are in another db now
+            if last or refills != proxy.refills:
+                return at
+
+    async def _look(self, client: Client, keys: list[bytes], selection: Selection) -> dict[bytes, int]:
+        """The bytes of each key that is wanted; 0 where nobody knows."""
+        if len(selection.types) > 1:
+            kinds = await client.pipeline([[b"TYPE", key] for key in keys])
+            names = [kind if isinstance(kind, bytes) else str(kind).encode() for kind in kinds]
+            keys = [key for key, name in zip(keys, names, strict=True) if name in selection.types]
+        found: list[Any] = []
+        if self._sized:
+            found = await client.pipeline([[b"MEMORY", b"USAGE", key] for key in keys])
+            self._sized = not any(isinstance(size, ReplyError) for size in found)
+        if not self._sized:
+            return dict.fromkeys(keys, 0)
+        return {key: size or 1 for key, size in zip(keys, found, strict=True)}
+
     def _order(self) -> tuple[int, int]:
         """Changes when what has been scanned says nothing any more."""
         return self._proxy.refills, self._proxy.hub.repair.swaps
 
-    async def _take(self, db: int, keys: list[bytes], plan: Plan, began: float) -> None:
+    async def _take(self, db: int, sizes: dict[bytes, int], plan: Plan) -> None:
         """Mark the keys of one page, in portions that the window has room for."""
-        hub, progress = self._proxy.hub, self.progress
+        hub, progress, pages = self._proxy.hub, self.progress, self._pages
         order = self._order()
-        for start in range(0, len(keys), 100):
-            await hub.until(lambda: not hub.flipping and (len(self._pending) < WINDOW or self._order() != order))
-            for key in keys[start : start + 100]:
+        keys = list(sizes)
+        for start in range(0, len(keys), PORTION):
+            portion = keys[start : start + PORTION]
+            await hub.until(lambda: not hub.flipping and (len(pages) < WINDOW or self._order() != order))
+            small = sum(size for key in portion if (size := sizes[key]) <= hub.repair.big_bytes)
+            await self._courtesy.wait(small)  # pages of big keys are counted when they are read
+            for key in portion:
                 place = (db, key)
-                if place not in self._pending:
-                    self._pending.add(place)
+                if pages.found(place):
                     progress.scanned += 1
+                    hub.repair.expect(place, sizes[key])
                     hub.repair.mark_unordered(place, "backfill", lag=True)
             hub.flush()
-            progress.seconds = round(time.monotonic() - began, 3)
             if plan.rate:
-                ahead = progress.scanned / plan.rate - (time.monotonic() - began)
+                ahead = (progress.scanned - progress.resumed) / plan.rate - (time.monotonic() - self._began)
                 await trio.sleep(max(0.0, ahead))
 
     async def _finish_copies(self) -> None:
         """Until every found key is clean, or nothing moves any more."""
-        last, since = -1, time.monotonic()
-        while self._pending:
-            if self.progress.copied != last:
-                last, since = self.progress.copied, time.monotonic()
+        last, since = (-1, -1), time.monotonic()
+        while len(self._pages):
+            now = (self.progress.copied, self._proxy.hub.repair.copies_in_pages.pages)
+            if now != last:
+                last, since = now, time.monotonic()
             if time.monotonic() - since > GIVE_UP_SECONDS:
                 return
             await trio.sleep(SETTLE_SECONDS)
@@ -214,3 +319,13 @@ class Filling:
                         await proxy.hub.until(lambda: len(proxy.hub.repair.keys) < WINDOW)
         except (ConnectionLost, ScanError) as problem:
             raise type(problem)(f"looking for extra keys on the {proxy.mirror.name.value}: {problem.text}") from None
+
+
+def _words(selection: Selection) -> str:
+    """Which keys only, for people; empty for all."""
+    words = [f"--match {pattern.decode(errors='backslashreplace')}" for pattern in selection.match]
+    words += [f"--exclude {pattern.decode(errors='backslashreplace')}" for pattern in selection.exclude]
+    words += [f"--type {kind.decode()}" for kind in sorted(selection.types)]
+    words += [f"--db {db}" for db in sorted(selection.dbs)]
+    words += [f"--slots {first}-{last}" for first, last in selection.slots]
+    return " ".join(words)

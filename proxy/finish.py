@@ -95,6 +95,7 @@ def retire(proxy: Proxy) -> None:
     proxy.verified_epoch = -1
     for topic in ("filling", "watch", "target", "journal", "fsync"):
         proxy.problems.pop(topic, None)
+    proxy.forget_checkpoint()
     hub.mirror.retire()
 
 

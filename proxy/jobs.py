@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import trio
 
-from proxy.filling import Filling, Plan, Work
+from proxy.filling import Filling, Plan
 from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
+from proxy.progress import Work
 from proxy.unheld import counted, review
 from proxy.verifying import Terms as VerifyTerms
 from proxy.verifying import Verifying
@@ -65,17 +66,23 @@ class Jobs:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
 
     def start_backfill(self, plan: Plan, *, mirror_again: bool = False) -> None:
-        """Begin a backfill; `mirror_again` also when mirroring was ended. Errors: Busy."""
+        """Begin a backfill; one of the same keys that runs already goes on. `mirror_again`: also when mirroring was ended.
+        Errors: Busy."""
         if self._proxy.finished:
             self._mirror_again(wanted=mirror_again)
         if self.filling.running:
-            raise Busy("a backfill is running already: see `crossfade status`")
+            if plan.same(self.filling.plan) and not plan.anew:
+                return
+            raise Busy("a backfill of other keys is running: see `crossfade status`")
         self.filling.progress.state = Work.RUNNING.value
+        self.filling.plan = plan
 
         async def backfill() -> None:
-            self._proxy.remember_now(filling=plan.match is None)
+            if not plan.partial:
+                self._proxy.remember_now(filling=True)
             await self.filling.run(plan)
-            self._proxy.state.remember(filling=False)
+            if not plan.partial:
+                self._proxy.state.remember(filling=False)
 
         self._nursery.start_soon(_guarded, "backfill", backfill, self.filling.failed)
 
@@ -154,6 +161,10 @@ class Jobs:
                 "done": hub.repair.copies,
                 "bytes": hub.repair.copied_bytes,
                 "waiting": len(hub.repair.keys),
+                "in_pages": len(hub.repair.copies_in_pages),
+                "pages": hub.repair.copies_in_pages.pages,
+                "begun_again": hub.repair.copies_in_pages.broken,
+                "largest_reply": max(hub.repair.largest_read, hub.repair.copies_in_pages.largest),
                 "failures": dict(hub.repair.failures.most_common(5)),
                 "reasons": hub.repair.keys.reasons(),
             },

@@ -44,6 +44,8 @@ def restarted(proxy: Proxy, name: Name, before: int, now: int) -> None:
         else:
             proxy.fall_back(f"the {name.value} came back with {now:,} keys instead of {before:,}")
             return
+    if not proxy.state.durable.backfilled:  # what a backfill has copied in the last moments may be lost
+        proxy.refill()
     recent = proxy.journal.recent()
     if any(db == BARRIER_DB for db, _ in recent):
         proxy.fall_back(f"the {name.value} was restarted minutes after a command that touches every key")

@@ -58,6 +58,7 @@ class Repair:
         self.unknown_db: Callable[[int], None] = lambda db: (
             None
         )  # told of a db that may not exist: never SELECT it blindly
+        self.on_swap: Callable[[], None] = lambda: None  # told of them
         self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
         self.lossy: dict[Place, str] = {}  # keys of which the mirror side cannot hold everything, and what is lost
         self.frozen = ""  # why no key may be deleted on the mirror side
@@ -69,7 +70,7 @@ class Repair:
         self._form = Form.DUMP  # what the mirror side is believed to take
         self._forms: dict[Place, Form] = {}  # single keys that need STRUCT
         self._believed: dict[Place, WrongType] = {}
-        self.copies_in_pages = Copies(roles, lane, mirror, self.keys, failed=self._failed, copied=self._copied_in_pages)
+        self.copies_in_pages = Copies(roles, lane, mirror, lambda: self.keys, failed=self._failed, copied=self._copied_in_pages)
         self.big_bytes = BIG_BYTES
         self.window = READS_UNDER_WAY  # a backfill that yields to live traffic makes it smaller
         self.largest_read = 0  # bytes of the largest reply to a read of a whole key
@@ -103,6 +104,11 @@ class Repair:
                 db = b if db == a else a
                 self.keys.mark_unordered((db, key), reason)
 
+    def expect(self, place: Place, size: int) -> None:
+        """The key that is about to be marked has about so many bytes (0: not known)."""
+        if size:
+            self.sizes[place] = size
+
     def hold(self, place: Place, reason: str) -> None:
         """See `DirtyKeys.hold`."""
         self.keys.hold(place, reason)
@@ -122,6 +128,7 @@ class Repair:
         """A full backfill is due: what is dirty now will be found by it."""
         self.copies_in_pages.forget()
         self.keys.forget()
+        self.sizes.clear()
         self.lossy.clear()
         self._forms.clear()
         self._believed.clear()
@@ -129,6 +136,7 @@ class Repair:
     def swapped(self, a: int, b: int) -> None:
         """SWAPDB at this point of the order, which is the mirror queue's last position."""
         self.swaps += 1
+        self.on_swap()
         self._swaps.append((self._mirror.seq, a, b))
         self.copies_in_pages.forget((a, b))
         self.keys.relabel(a, b)

@@ -28,6 +28,7 @@ from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
 from proxy.pins import Pins
+from proxy.progress import forget, load
 from proxy.recovery import restarted
 from proxy.roles import Name, Roles
 from proxy.router import Router
@@ -97,6 +98,7 @@ class Proxy:
         self.hub.on_mirror_lost = self._mirror_lost
         self.hub.repair.frozen = durable.frozen
         self.hub.repair.unknown_db = self._look_for_db
+        self.hub.repair.on_swap = self.forget_checkpoint
         self._looked_for: set[int] = set()
         self.hub.on_filling = self.fall_back
         self.sides = {
@@ -161,9 +163,22 @@ class Proxy:
             return
         log.warning("back to filling: %s", reason)
         self.problems["filling"] = reason
-        self.refills += 1
         self.verified_epoch = -1
         self.state.remember(backfilled=False)
+        self.refill()
+
+    def refill(self) -> None:
+        """Whatever a backfill has copied so far says nothing any more."""
+        self.refills += 1
+        self.forget_checkpoint()
+
+    def forget_checkpoint(self, *, partial: bool | None = None) -> None:
+        """No later backfill goes on from where one has come; of one kind, or of both."""
+        try:
+            for kind in (False, True) if partial is None else (partial,):
+                forget(self.state.path, partial=kind)
+        except OSError as problem:
+            self.problems["state"] = f"the backfill's checkpoint cannot be removed: {problem.strerror}"
 
     def _watch_gap(self) -> None:
         """Changes that no command of ours explains may have been missed."""
@@ -484,7 +499,8 @@ class Proxy:
             return
         directory = self.state.path / "journal"
         durable = self.state.durable
-        if durable.started and not durable.clean and durable.backfilled:
+        goes_on = any(load(self.state.path, partial=partial) is not None for partial in (False, True))
+        if durable.started and not durable.clean and (durable.backfilled or goes_on):
             try:
                 left = unsettled(directory)
             except JournalError as problem:

@@ -27,8 +27,8 @@ from backfill.values import State
 from proxy.bigkeys import PAGE_BYTES, sizing
 from proxy.bigkeys.copying import PAGERS
 from proxy.dirty import Place
-from proxy.filling import Work
 from proxy.onepoint import Lost
+from proxy.progress import Work
 from proxy.verifying_pages import PagedVerify
 from resp.frames import decode, elements
 

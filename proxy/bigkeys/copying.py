@@ -72,7 +72,7 @@ class Copies:
         roles: Roles,
         lane: Lane,
         mirror: Mirror,
-        keys: DirtyKeys,
+        keys: Callable[[], DirtyKeys],
         *,
         failed: Failed,
         copied: Callable[[Copy], None],
@@ -86,12 +86,16 @@ class Copies:
         self._roles = roles
         self._lane = lane
         self._mirror = mirror
-        self._keys = keys
+        self._keys_now = keys
         self._failed = failed
         self._copied = copied
         self._running: dict[Place, Copy] = {}
         self._waiting: deque[Copy] = deque()
         self._breaks: dict[Place, int] = {}
+
+    @property
+    def _keys(self) -> DirtyKeys:
+        return self._keys_now()
 
     def __repr__(self) -> str:
         return f"<Copies running={list(self._running.values())} waiting={len(self._waiting)} pages={self.pages}>"

@@ -16,6 +16,7 @@ from tests.servers import Pool
 __all__ = ["small_pages"]
 
 COUNT = 6000
+REST = ("set", "zset", "stream", "string")
 
 
 async def verify(running: InProcess, terms: Terms = Terms()) -> Report:  # noqa: B008
@@ -90,7 +91,7 @@ async def test_the_first_difference_is_named_and_repaired(server_pool: Pool, tmp
             assert not await running.differences()
 
 
-@pytest.mark.parametrize("kind", CALLS)
+@pytest.mark.parametrize("kind", ["hash", "list", *(pytest.param(kind, marks=pytest.mark.slow) for kind in REST)])
 async def test_nothing_is_found_while_clients_write(server_pool: Pool, kind: str) -> None:
     a, b = server_pool.get("redis-7.0"), server_pool.get("valkey-9.1")
     fill(a.client(), kind, "big", COUNT)
