@@ -96,15 +96,21 @@ class Filling:
         """Copy everything that is wanted. The outcome is in `progress`."""
         self.plan = plan
         self._courtesy = Courtesy(self._proxy.hub, polite=plan.polite, bandwidth=plan.bandwidth)
+        unmirrored = self._proxy.hub.recorder.unmirrored.copy()
+        self._began = time.monotonic()
+        problem = ""
         async with trio.open_nursery() as nursery:
             await nursery.start(self._courtesy.run)
             nursery.start_soon(self._keep_checkpoint)
-            await self._run(plan)
+            problem = await self._run(plan)
             nursery.cancel_scope.cancel()
+        if problem:
+            self._end(Work.FAILED, problem)
+        else:
+            self._finish(plan, unmirrored)  # nobody writes a checkpoint any more
 
-    async def _run(self, plan: Plan) -> None:
-        self._began = time.monotonic()
-        unmirrored = self._proxy.hub.recorder.unmirrored.copy()
+    async def _run(self, plan: Plan) -> str:
+        """The walk, as often as it takes; why it failed."""
         start = self._start(plan)
         while True:
             refills = self._proxy.refills
@@ -124,12 +130,10 @@ class Filling:
                 log.warning("backfill: %s; it %s with %d keys copied", problem.text, how, start.scanned)
                 continue
             except BackfillError as problem:
-                self._end(Work.FAILED, problem.text)
-                return
+                return problem.text
             start = Position()
             if refills == self._proxy.refills:
-                break
-        self._finish(plan, unmirrored)
+                return ""
 
     def _finish(self, plan: Plan, unmirrored: Any) -> None:
         left = self._pages.places()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -11,13 +11,20 @@ import redis
 
 from resp.slots import key_slot
 from tests.equality import assert_equal_servers
+from tests.integration.outage_rig import Rig, rigs
 from tests.proxies import AdminError, RunningProxy, until
 from tests.servers import Pool, Server
 from tests.traffic import Traffic, preload
 
 StartProxy = Callable[..., RunningProxy]
+MakeRig = Callable[..., Rig]
 KEYS = 6000
 CHECKPOINT = "backfill.json"
+
+
+@pytest.fixture
+def make_rig() -> Iterator[MakeRig]:
+    yield from rigs()
 
 
 def until_status(proxy: RunningProxy, condition: Callable[[dict[str, Any]], Any], what: str) -> dict[str, Any]:
@@ -87,6 +94,24 @@ def test_begins_again_when_the_source_is_another_process(server_pool: Pool, star
     proxy.start()
     assert ended(proxy)["resumed"] == 0
     assert_equal_servers(a, b)
+
+
+def test_what_was_not_settled_when_the_proxy_was_killed_is_copied_again(make_rig: MakeRig) -> None:
+    """A key before the checkpoint is not found again. Its write never reached the target: the journal knows it."""
+    rig = make_rig(keys=KEYS, fill=False)
+    in_the_middle(rig.proxy)
+    _, first_page = rig.source.client().scan(0, count=500)
+    keys = [key for key in first_page if rig.source.call("TYPE", key) == b"string"][:20]
+    rig.to_target.stop()
+    for key in keys:
+        rig.proxy.client().set(key, "written after it was copied")
+    rig.proxy.kill()
+    rig.to_target.cut()
+    rig.to_target.heal()
+    rig.proxy.start()
+    assert ended(rig.proxy)["resumed"] > 500
+    assert all(rig.target.call("GET", key) == b"written after it was copied" for key in keys)
+    rig.assert_equal()
 
 
 def test_swapped_dbs_take_the_checkpoint_with_them(server_pool: Pool, start_proxy: StartProxy) -> None:

@@ -50,10 +50,9 @@ def member(rng: Random, count: int) -> bytes:
 
 def fill(client: redis.Redis, kind: str, key: str, count: int) -> None:
     rng = Random(count)
-    names = [b"member:%07d" % number for number in range(count)]
     pipe = client.pipeline(transaction=False)
     for start in range(0, count, 1000):
-        part = names[start : start + 1000]
+        part = [b"member:%07d" % number for number in range(start, min(start + 1000, count))]
         if kind == "hash":
             pipe.hset(key, mapping={name: rng.randrange(1000) for name in part})
         elif kind == "set":
@@ -67,6 +66,8 @@ def fill(client: redis.Redis, kind: str, key: str, count: int) -> None:
                 pipe.xadd(key, {"name": name})
         else:
             pipe.append(key, b"".join(part))
+        if start % 20_000 == 0:
+            pipe.execute()
     if kind == "stream":
         pipe.xgroup_create(key, "g", "0")
         pipe.xreadgroup("g", "early", {key: ">"}, count=50)
@@ -164,7 +165,9 @@ CALLS: dict[str, Calls] = {
 }
 
 
-async def write(client: Client, calls_of: Calls, key: bytes, count: int, seed: int, stop: Callable[[], bool]) -> None:
+async def write(
+    client: Client, calls_of: Calls, key: bytes, count: int, seed: int, stop: Callable[[], bool], pause: float = 0.0
+) -> None:
     """Every call of this type, again and again; now and then with the deadline changed, or in a transaction."""
     rng = Random(seed)
     while not stop():
@@ -178,6 +181,7 @@ async def write(client: Client, calls_of: Calls, key: bytes, count: int, seed: i
             calls = [[b"MULTI"], *calls, [b"EXEC"]]
         elif dice < 0.2:
             calls.append(rng.choice([[b"PEXPIRE", key, b"3600000"], [b"PERSIST", key]]))
+        await trio.sleep(pause)
         for reply in await client.ask(*calls):
             assert not reply.startswith(b"-") or reply.startswith(
                 (b"-BUSYGROUP", b"-NOGROUP", b"-ERR hash value", b"-ERR index", b"-ERR bit")
