@@ -66,8 +66,8 @@ class Jobs:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
 
     def start_backfill(self, plan: Plan, *, mirror_again: bool = False) -> None:
-        """Begin a backfill; one of the same keys that runs already goes on. `mirror_again`: also when mirroring was ended.
-        Errors: Busy."""
+        """Begin a backfill; one of the same keys that runs already goes on. `mirror_again`: also when mirroring was
+        ended. Errors: Busy."""
         if self._proxy.finished:
             self._mirror_again(wanted=mirror_again)
         if self.filling.running:

@@ -70,7 +70,9 @@ class Repair:
         self._form = Form.DUMP  # what the mirror side is believed to take
         self._forms: dict[Place, Form] = {}  # single keys that need STRUCT
         self._believed: dict[Place, WrongType] = {}
-        self.copies_in_pages = Copies(roles, lane, mirror, lambda: self.keys, failed=self._failed, copied=self._copied_in_pages)
+        self.copies_in_pages = Copies(
+            roles, lane, mirror, lambda: self.keys, failed=self._failed, copied=self._copied_in_pages
+        )
         self.big_bytes = BIG_BYTES
         self.window = READS_UNDER_WAY  # a backfill that yields to live traffic makes it smaller
         self.largest_read = 0  # bytes of the largest reply to a read of a whole key
