@@ -61,6 +61,7 @@ class Hub:
         self.mirror.whole_db = self.fall_back
         self.lane = Lane(self._lane_lost, self.lane_full)
         self.repair = Repair(roles, self.lane, self.mirror, self.fall_back, clock)
+        self.lane.copies, self.lane.paged = self.repair.copies_in_pages, self.repair.copies_in_pages.paged
         self.mirror.copied = self.repair.on_copied
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)

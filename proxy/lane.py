@@ -12,12 +12,17 @@ from collections.abc import Callable, Sequence
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+import hiredis
+
 from proxy.items import CALL, EXEC, FORWARD, READ, READS, SELECTED, SKIP, SWALLOW, WRITE, WRITES, Run
 from resp.catalog import Route, Spec
 from resp.commands import CommandParser
 from resp.encode import encode
+from resp.frames import decode, elements
 
 if TYPE_CHECKING:
+    from proxy.bigkeys.copying import Ask, Copies, Copy
+    from proxy.dirty import Place
     from proxy.link import Link
     from proxy.recorder import Plain, Recorder
     from proxy.session import Session
@@ -34,14 +39,28 @@ _EXEC = encode([b"EXEC"])
 class Block:
     """A client's whole MULTI … EXEC: specs and arguments as sent."""
 
-    __slots__ = ("commands", "scripts")
+    __slots__ = ("asks", "commands", "scripts")
 
     def __init__(self, commands: list[tuple[Spec, list[bytes]]]) -> None:
         self.commands = commands
+        self.asks: list[Ask] = []  # reads of our own between them (see bigkeys/copying.py)
         self.scripts = sum(spec.route is Route.SCRIPT for spec, _ in commands)
 
     def __repr__(self) -> str:
         return f"<Block {[spec.name for spec, _ in self.commands]}>"
+
+    def without_asks(self, frame: bytes) -> bytes:
+        """The EXEC reply as the client would have got it; those who asked get theirs."""
+        replies = elements(frame)
+        if len(replies) != len(self.commands) + len(self.asks):
+            return frame  # nothing was executed
+        for before, (index, _, tell) in enumerate(self.asks):
+            reply = decode(replies[index + before])
+            if not isinstance(reply, hiredis.ReplyError):
+                tell(reply)
+        ours = {index + before for before, (index, _, _) in enumerate(self.asks)}
+        kept = [reply for position, reply in enumerate(replies) if position not in ours]
+        return b"*%d\r\n%b" % (len(kept), b"".join(kept))
 
 
 class Lane:
@@ -53,6 +72,8 @@ class Lane:
         self._on_full = on_full
         self.link: Link | None = None
         self._on_lost = on_lost
+        self.copies: Copies | None = None
+        self.paged: dict[Place, Copy] = {}  # keys of which a copy in pages is under way
         self.answered = 0  # replies so far, lost ones included
         self._pending: deque[tuple[Any, ...]] = deque()
         self._more = 0  # replies of pipelines, beyond one for each item
@@ -109,6 +130,8 @@ class Lane:
 
     def write(self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float) -> None:
         """A command that may change data; `args` and `payload` are what is sent."""
+        if self.paged and self.copies is not None:
+            self.copies.before(args, session.db)
         if session.db != self._db or session.resp != self._resp:
             self._context(session.db, session.resp)
         self._out.append(payload)
@@ -136,13 +159,29 @@ class Lane:
     def block(self, session: Session, block: Block, now: float) -> None:
         """A whole MULTI block, contiguous."""
         self._context(session.db, session.resp)
+        if self.paged and self.copies is not None:
+            block.asks = self.copies.inside((args for _, args in block.commands), session.db)
         self._out.append(_MULTI)
-        self._out.extend(encode(args) for _, args in block.commands)
-        self._out.append(_EXEC)
         forward = (FORWARD, session)
-        self._pending.extend(forward for _ in range(len(block.commands) + 1))
+        if block.asks:
+            self._pending.append(forward)
+            self._with_asks(block, forward)
+        else:
+            self._out.extend(encode(args) for _, args in block.commands)
+            self._pending.extend(forward for _ in range(len(block.commands) + 1))
+        self._out.append(_EXEC)
         self._pending.append((EXEC, session, block, session.db, now))
         session.owed += len(block.commands) + 2
+
+    def _with_asks(self, block: Block, forward: tuple[Any, ...]) -> None:
+        """The commands of a block with reads of our own in front of some, whose QUEUED nobody gets."""
+        asks = {index: asked for index, asked, _ in block.asks}
+        for index, (_, args) in enumerate(block.commands):
+            if index in asks:
+                self._out.append(encode(asks[index]))
+                self._pending.append((SKIP,))
+            self._out.append(encode(args))
+            self._pending.append(forward)
 
     def select(self, session: Session, db: int) -> None:
         """A client's SELECT of a db: really sent, so that its answer is the server's. The session is in the new db at
@@ -247,6 +286,8 @@ class Lane:
                 elif kind == CALL:
                     item[1](frame)
                 elif kind == EXEC:
+                    if item[2].asks:
+                        frame = item[2].without_asks(frame)
                     item[1].reply(frame)
                     recorder.block(item, frame)
                 elif kind == SELECTED:

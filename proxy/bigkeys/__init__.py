@@ -34,9 +34,11 @@ the key expired on one side only, somebody wrote behind the proxy).
   mirrored. The elements it names are asked for by name with the next page (HMGET, SMISMEMBER, ZMSCORE, GETRANGE): a
   statement. Once the scan is through, an element that is not waiting to be asked for is exact, and its effects go as
   they are: so the waiting ones become fewer under any load, and the copy ends.
-* It works by rank or by order (ZREMRANGEBYRANK, ZREMRANGEBYLEX, LREM, LINSERT, XSETID), or nobody knows what it does:
-  the copy is broken off and begins again. After MAX_BREAKS of these the key is copied whole if it is not above
-  WHOLE_BYTES; else it waits longer and longer between two tries, and status names it with the command.
+* It works by rank or by value (ZREMRANGEBYRANK, ZREMRANGEBYLEX, LREM, LINSERT): which elements it touches is asked for
+  in the lane right before it (inside a client's MULTI block too; the client does not get that reply), and it is stated
+  of these. With more than MAX_NAMED of them, with XSETID, or if nobody knows what a command does: the copy is broken
+  off and begins again. After MAX_BREAKS of these the key is copied whole if it is not above WHOLE_BYTES; else it waits
+  longer and longer between two tries, and status names it with the command.
 * It replaces or deletes the whole key (DEL, SET, RESTORE): mirrored as it is; the copy is broken off, what is there now
   is read anew.
 * SMOVE, LMOVE, RPOPLPUSH have two keys: they are taken apart, each half treated by its own key.

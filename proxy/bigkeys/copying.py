@@ -8,9 +8,9 @@ acknowledged: damage behind the first page is not covered, and leads to another 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import hiredis
 
@@ -45,6 +45,7 @@ REPLACING = frozenset([b"DEL", b"UNLINK", b"SET", b"MSET", b"RESTORE"])  # what 
 DEADLINES = frozenset([b"PEXPIREAT", b"PERSIST"])
 
 Failed = Callable[[Place, str], None]
+Ask = tuple[int, Command, Callable[[Any], None]]  # in front of which command, what to ask, and who gets the reply
 
 
 @dataclass(slots=True, eq=False)
@@ -267,6 +268,24 @@ class Copies:
 
     # -- effects -------------------------------------------------------------------------------------------------
 
+    def before(self, command: Command, db: int) -> None:
+        """This command is about to be put in the lane. If its effect on a key that is being copied can only be told
+        from what was there just before, that is asked for."""
+        for asked, tell in self._asks(command, db):
+            self._lane.call(db, [asked], lambda frame, tell=tell: _tell_first(frame, tell))  # type: ignore[misc]
+
+    def inside(self, commands: Iterable[Command], db: int) -> list[Ask]:
+        """The same for a whole MULTI block: what to put in front of which of its commands."""
+        asks = [(index, ask) for index, command in enumerate(commands) for ask in self._asks(command, db)]
+        return [(index, asked, tell) for index, (asked, tell) in asks]
+
+    def _asks(self, command: Command, db: int) -> Iterator[tuple[Command, Callable[[Any], None]]]:
+        copy = self.paged.get((db, command[1])) if len(command) > 1 else None
+        asked = copy.pager.ask(command) if copy is not None else None
+        if copy is not None and asked is not None:
+            pager = copy.pager
+            yield asked, lambda reply: pager.tell(command, reply)
+
     def divert(self, db: int, effect: Effect) -> Effect:
         """The effect with statements in place of what it does to keys that are being copied."""
         if not any((db, key) in self.paged for key in effect.keys):
@@ -312,6 +331,12 @@ class Copies:
         except (IndexError, ValueError):
             self._break(copy, f"{name.decode(errors='replace')} in a form that is not known")
         return [(command, expected)]
+
+
+def _tell_first(frame: bytes | None, tell: Callable[[Any], None]) -> None:
+    replies = decode(frame) if frame is not None else None
+    if isinstance(replies, list) and not isinstance(replies[0], hiredis.ReplyError):
+        tell(replies[0])
 
 
 def keys_of(command: Command) -> list[bytes]:

@@ -12,6 +12,7 @@ from typing import Any
 from backfill.rebuild import Command, chunked
 from proxy.bigkeys.pages import Broken, Pager, Stated, Terms, number
 from resp.frames import elements, is_null
+from resp.numbers import integer
 
 MARGIN = 16  # elements read again, once elements were popped between the sending of a read and its reply
 
@@ -49,6 +50,16 @@ class ListPager(Pager):
             raise Broken(f"{command[0].decode(errors='replace')} while it was copied")
         return [(one, None) for one in rule(self, command, expected)]
 
+    def ask(self, command: Command) -> Command | None:
+        """Where the elements are that LREM removes; where the pivot of LINSERT is."""
+        name = command[0].upper()
+        if name == b"LREM" and len(command) == 4 and (count := integer(command[2])) is not None:
+            rank = b"-1" if count < 0 else b"1"
+            return [b"LPOS", self.key, command[3], b"RANK", rank, b"COUNT", b"%d" % abs(count)]
+        if name == b"LINSERT" and len(command) == 5:
+            return [b"LPOS", self.key, command[3], b"COUNT", b"1"]
+        return None
+
     # -- effects -------------------------------------------------------------------------------------------------
 
     def pushed_left(self, command: Command, expected: bytes | None) -> list[Command]:
@@ -85,6 +96,22 @@ class ListPager(Pager):
         index += self._size if index < 0 else 0
         return [[b"LSET", self.key, b"%d" % index, command[3]]] if 0 <= index < self._copied else []
 
+    def removed(self, command: Command, expected: bytes | None) -> list[Command]:
+        """As many of them as are in the prefix; from its end, if that is the side from which they were counted."""
+        there = sum(position < self._copied for position in self._answer(command))
+        self._size -= number(expected)
+        self._copied -= there
+        count = -there if int(command[2]) < 0 else there
+        return [[b"LREM", self.key, b"%d" % count, command[3]]] if there else []
+
+    def inserted(self, command: Command, expected: bytes | None) -> list[Command]:
+        (position,) = self._answer(command)
+        self._size = number(expected)
+        if position >= self._copied:
+            return []
+        self._copied += 1
+        return [command]
+
     def trimmed(self, command: Command, expected: bytes | None) -> list[Command]:
         first, last = (max(0, end + self._size if end < 0 else end) for end in map(int, command[2:4]))
         if int(command[3]) < -self._size or first > last or first >= self._size:
@@ -103,9 +130,11 @@ def _popped(expected: bytes | None) -> int:
 
 
 EFFECTS: Mapping[bytes, Callable[[ListPager, Command, bytes | None], list[Command]]] = {
+    b"LINSERT": ListPager.inserted,
     b"LPOP": ListPager.popped_left,
     b"LPUSH": ListPager.pushed_left,
     b"LPUSHX": ListPager.pushed_left,
+    b"LREM": ListPager.removed,
     b"LSET": ListPager.replaced,
     b"LTRIM": ListPager.trimmed,
     b"RPOP": ListPager.popped_right,

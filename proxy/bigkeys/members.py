@@ -12,7 +12,8 @@ from typing import Any, ClassVar
 
 from backfill.rebuild import Command, chunked, field_deadlines
 from backfill.values import Hash
-from proxy.bigkeys.pages import ASKED_ELEMENTS, Broken, Pager, Stated, Terms
+from proxy.bigkeys.pages import ASKED_ELEMENTS, MAX_NAMED, Broken, Pager, Stated, Terms, number
+from resp.numbers import integer
 
 START = b"0"
 MAX_TODO = 100_000  # elements in doubt; more, and the copy begins again rather than take more memory
@@ -213,6 +214,37 @@ class SortedSetPager(Members):
         b"ZADD": _added(2),
         b"ZINCRBY": lambda command: command[3:4],
     }
+
+    def __init__(self, key: bytes, terms: Terms) -> None:
+        super().__init__(key, terms)
+        self._size = 0
+
+    def take(self, size: int, now_ms: int, replies: Sequence[Any]) -> list[Command]:
+        self._size = size
+        return super().take(size, now_ms, replies)
+
+    def ask(self, command: Command) -> Command | None:
+        name = command[0].upper()
+        if name == b"ZREMRANGEBYLEX" and len(command) == 4:
+            return [b"ZRANGEBYLEX", *command[1:], b"LIMIT", b"0", b"%d" % (MAX_NAMED + 1)]
+        if name == b"ZREMRANGEBYRANK" and len(command) == 4:
+            first, last = (integer(word) for word in command[2:])
+            if first is not None and last is not None and self._between(first, last) <= MAX_NAMED:
+                return [b"ZRANGE", *command[1:]]
+        return None
+
+    def _between(self, first: int, last: int) -> int:
+        """How many members are there between two ranks, about."""
+        first, last = (rank + self._size if rank < 0 else rank for rank in (first, last))
+        return min(last, self._size) - max(first, 0) + 1
+
+    def state(self, command: Command, expected: bytes | None) -> list[Stated]:
+        if command[0].upper() not in (b"ZREMRANGEBYLEX", b"ZREMRANGEBYRANK"):
+            return super().state(command, expected)
+        members = self._answer(command)
+        if len(members) != number(expected):
+            raise Broken("it is not known which members were removed")
+        return [([b"ZREM", self.key, *members], None)]
 
     def _by_name(self, names: list[bytes]) -> list[Command]:
         return [[b"ZMSCORE", self.key, *names]]

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ PAGE_BYTES = 256 * 1024  # aimed at, for a page
 PAGE_ELEMENTS = 1000  # at most: our own work for a reply goes by elements, not by bytes (1,000: 2 ms, measured)
 FIRST_ELEMENTS = 100  # in the first page, which tells how long an element is
 ASKED_ELEMENTS = 500  # by name, in one page
+MAX_NAMED = 2000  # elements that a command by rank or value may touch for it to be asked which
 
 
 class Broken(Exception):
@@ -56,6 +58,7 @@ class Pager(ABC):
         self.countable = True  # the lengths of both sides must be equal then
         self.lost: dict[str, None] = {}  # what the mirror side cannot hold
         self._elements = FIRST_ELEMENTS
+        self._answers: deque[tuple[Command, Any]] = deque()
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.key!r}{' complete' if self.complete else ''}>"
@@ -71,6 +74,22 @@ class Pager(ABC):
     @abstractmethod
     def state(self, command: Command, expected: bytes | None) -> list[Stated]:
         """What to put in the mirror queue for this effect on the key. Errors: Broken."""
+
+    def ask(self, command: Command) -> Command | None:
+        """What must be read right before this command is executed, for its effect to be known; usually nothing."""
+        return None
+
+    def tell(self, command: Command, reply: Any) -> None:
+        """The reply to `ask(command)`. An empty one is none: a command that finds nothing has no effect. Every other
+        effect takes its own out again, in order."""
+        if reply:
+            self._answers.append((command, reply))
+
+    def _answer(self, command: Command) -> Any:
+        """What was told for the effect of this command. Errors: Broken."""
+        if not self._answers or self._answers[0][0] != command:
+            raise Broken(f"{command[0].decode(errors='replace')} while it was copied")
+        return self._answers.popleft()[1]
 
     def _adapt(self, elements: int, size: int) -> None:
         """So many elements had so many bytes: ask for as many as a page should have."""
