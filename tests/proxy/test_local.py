@@ -30,7 +30,7 @@ def asked(stage: Stage, *commands: str | list[bytes], **options: bool) -> bytes:
         ("CLIENT UNBLOCK 77", ZERO),
         ("CLIENT UNBLOCK x", b"-ERR value is not an integer or out of range\r\n"),
         ("CLIENT UNBLOCK " + "9" * 5000, b""),
-        ("CLIENT LIST ID " + "9" * 5000, b"$0\r\n"),
+        ("CLIENT LIST ID " + "9" * 5000, b"-ERR Invalid client ID\r\n"),
         ("CLIENT REPLY MAYBE", b"-ERR syntax error\r\n"),
         ("SELECT x", b"-ERR value is not an integer or out of range\r\n"),
         ("SELECT 1_0", b"-ERR value is not an integer or out of range\r\n"),
