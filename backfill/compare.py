@@ -18,6 +18,7 @@ from .values import Group, Hash, Opaque, SortedSet, State, Stream, Value
 MAX_SHOWN_BYTES = 60  # of a key, member or value in a text
 HLL = b"HYLL"
 HLL_CACHE = slice(8, 16)
+A, B = "\x01", "\x02"  # the names of the two servers, until they are known; what is shown of values is printable
 FOOTER_BYTES = 10  # of a DUMP payload: version and checksum, which differ between versions
 
 
@@ -39,13 +40,25 @@ class Difference:
         return f"{self.status.value} {show(self.key)}: {self.detail}"
 
 
-def difference(a: State, b: State, *, shift_ms: int, tolerance_ms: int, first: int = 0) -> Difference | None:
-    """The first difference of b (target) from a (source), or None. `shift_ms`: b's clock minus a's. Deadlines may be
-    `tolerance_ms` apart, and what is that close to its deadline may already be gone on one side. `first`: the index in
-    the key of the first element of a list, or of the first byte of a string, that only show a part of it."""
+def difference(
+    a: State,
+    b: State,
+    *,
+    shift_ms: int,
+    tolerance_ms: int,
+    first: int = 0,
+    names: tuple[str, str] = ("source", "target"),
+) -> Difference | None:
+    """The first difference of b from a, or None. `names`: what the detail calls the two servers. `shift_ms`: b's clock
+    minus a's. Deadlines may be `tolerance_ms` apart, and what is that close to its deadline may already be gone on one
+    side. `first`: the index in the key of the first element of a list, or of the first byte of a string, that only show
+    a part of it."""
     judge = _Judge(a, b, shift_ms, tolerance_ms, first)
     found = judge.existence() if a.missing or b.missing else judge.kind() or judge.deadline() or judge.value()
-    return None if found is None else Difference(a.key, *found)
+    if found is None:
+        return None
+    status, detail = found
+    return Difference(a.key, status, detail.replace(A, names[0]).replace(B, names[1]))
 
 
 Found = tuple[Status, str] | None
@@ -62,9 +75,9 @@ class _Judge:
     def existence(self) -> Found:
         """For a key that is missing on one side, or on both."""
         if not self.a.missing and not self.a_may_be_due(self.a.deadline_ms):
-            return Status.MISSING, f"a {_name(self.a)}, not on the target"
+            return Status.MISSING, f"a {_name(self.a)}, not on the {B}"
         if not self.b.missing and not self.b_may_be_due(self.b.deadline_ms):
-            return Status.EXTRA, f"a {_name(self.b)}, not on the source"
+            return Status.EXTRA, f"a {_name(self.b)}, not on the {A}"
         return None
 
     def a_may_be_due(self, deadline_ms: int | None) -> bool:
@@ -77,7 +90,7 @@ class _Judge:
     def kind(self) -> Found:
         if self.a.kind == self.b.kind:
             return None
-        return Status.TYPE, f"{_name(self.a)} on the source, {_name(self.b)} on the target"
+        return Status.TYPE, f"{_name(self.a)} on the {A}, {_name(self.b)} on the {B}"
 
     def deadline(self) -> Found:
         text = self._deadlines_differ(self.a.deadline_ms, self.b.deadline_ms)
@@ -87,7 +100,7 @@ class _Judge:
         if a is None and b is None:
             return ""
         if a is None or b is None:
-            return f"expires only on the {'target' if a is None else 'source'}"
+            return f"expires only on the {B if a is None else A}"
         late = b - a - self.shift_ms
         return "" if abs(late) <= self.tolerance_ms else f"expires {abs(late)} ms {'later' if late > 0 else 'earlier'}"
 
@@ -130,7 +143,7 @@ def _strings(a: bytes, b: bytes, first: int) -> str:
         if a == b:
             return ""
     if len(a) != len(b):
-        return f"{len(a)} bytes on the source, {len(b)} on the target"
+        return f"{len(a)} bytes on the {A}, {len(b)} on the {B}"
     index = next(index for index, (x, y) in enumerate(zip(a, b, strict=True)) if x != y)
     return f"byte {first + index} differs"
 
@@ -138,7 +151,7 @@ def _strings(a: bytes, b: bytes, first: int) -> str:
 def _lists(a: tuple[bytes, ...], b: tuple[bytes, ...], first: int) -> str:
     for index, (x, y) in enumerate(zip_longest(a, b)):
         if x != y:
-            return f"index {first + index}: {show(x)} on the source, {show(y)} on the target"
+            return f"index {first + index}: {show(x)} on the {A}, {show(y)} on the {B}"
     return ""
 
 
@@ -154,7 +167,7 @@ def _streams(a: Stream, b: Stream) -> str:
     if text := _maps("entry", a.entries, b.entries):
         return text
     if a.last_id != b.last_id:
-        return f"last id {show(a.last_id)} on the source, {show(b.last_id)} on the target"
+        return f"last id {show(a.last_id)} on the {A}, {show(b.last_id)} on the {B}"
     groups_a, groups_b = ({group.name: group for group in stream.groups} for stream in (a, b))
     if text := _members("group", groups_a.keys() - groups_b.keys(), groups_b.keys() - groups_a.keys()):
         return text
@@ -164,7 +177,7 @@ def _streams(a: Stream, b: Stream) -> str:
 
 def _groups(a: Group, b: Group) -> str:
     if a.last_id != b.last_id:
-        return f"group {show(a.name)}: last id {show(a.last_id)} on the source, {show(b.last_id)} on the target"
+        return f"group {show(a.name)}: last id {show(a.last_id)} on the {A}, {show(b.last_id)} on the {B}"
     text = _members("consumer", set(a.consumers) - set(b.consumers), set(b.consumers) - set(a.consumers)) or _maps(
         "pending entry",
         {entry.id: (entry.consumer, b"%d deliveries" % entry.count) for entry in a.pending},
@@ -193,7 +206,7 @@ def _maps(what: str, a: Mapping[bytes, Any], b: Mapping[bytes, Any]) -> str:
 
 
 def _members(what: str, only_a: Iterable[bytes], only_b: Iterable[bytes]) -> str:
-    for missing, where in ((only_a, "source"), (only_b, "target")):
+    for missing, where in ((only_a, A), (only_b, B)):
         if (first := min(missing, default=None)) is not None:
             return f"{what} {show(first)} only on the {where}"
     return ""
@@ -201,9 +214,7 @@ def _members(what: str, only_a: Iterable[bytes], only_b: Iterable[bytes]) -> str
 
 def _changed(what: str, a: Mapping[bytes, Any], b: Mapping[bytes, Any], changed: Iterable[bytes]) -> str:
     first = min(changed, default=None)
-    return (
-        "" if first is None else f"{what} {show(first)}: {show(a[first])} on the source, {show(b[first])} on the target"
-    )
+    return "" if first is None else f"{what} {show(first)}: {show(a[first])} on the {A}, {show(b[first])} on the {B}"
 
 
 def show(value: object) -> str:

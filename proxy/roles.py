@@ -71,6 +71,11 @@ class Roles:
         return self.serving.other
 
     @property
+    def names(self) -> tuple[str, str]:
+        """Who serves, who mirrors."""
+        return self.serving.value, self.mirror.value
+
+    @property
     def serving_facts(self) -> Facts:
         return self.facts[self.serving]
 

@@ -314,9 +314,11 @@ class _Pass:
         if isinstance(right, WrongType):
             if left.missing or right.actual == left.kind:  # the type, or the fields to ask for, are known now
                 return right
-            text = f"{left.kind.decode()} here, {right.actual.decode()} on the mirror side"
+            serving, mirror = self._proxy.roles.names
+            text = f"{left.kind.decode()} on the {serving}, {right.actual.decode()} on the {mirror}"
             return Difference(reading.key, Status.TYPE, text)
-        return difference(left, right, shift_ms=self._proxy.roles.shift_ms, tolerance_ms=self._tolerance_ms)
+        roles = self._proxy.roles
+        return difference(left, right, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms, names=roles.names)
 
     async def _read_both(self, db: int, readings: list[Reading]) -> None:
         """The keys on both sides, at the same point of the order. Errors: Lost."""

@@ -100,7 +100,9 @@ class PagedVerify:
             self.changed = True
             return None, []
         self._sizes = (here[3], there[3] if isinstance(there[3], int) else 0)
-        found = difference(states[0], states[1], shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms, first=first)
+        found = difference(
+            *states, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms, first=first, names=roles.names
+        )
         return found, here[4:]
 
     async def _same(
@@ -139,7 +141,8 @@ class PagedVerify:
             return found
         if self._kind == b"hash" or self._sizes[0] == self._sizes[1]:
             return None  # HLEN counts fields that have expired and are not yet removed
-        text = f"{sizes[0]:,} elements on the source, {sizes[1]:,} on the target"
+        serving, mirror = self._proxy.roles.names
+        text = f"{sizes[0]:,} elements on the {serving}, {sizes[1]:,} on the {mirror}"
         return Difference(self._key, Status.VALUE, text)
 
     async def _first_of(self, scan: Callable[[Command], Any]) -> Found:
@@ -200,7 +203,8 @@ class PagedVerify:
         if self._sizes[0] == self._sizes[1]:
             return found
         unit = "elements" if self._kind == b"list" else "bytes"
-        text = f"{self._sizes[0]:,} {unit} on the source, {self._sizes[1]:,} on the target"
+        serving, mirror = self._proxy.roles.names
+        text = f"{self._sizes[0]:,} {unit} on the {serving}, {self._sizes[1]:,} on the {mirror}"
         return Difference(self._key, Status.VALUE, text)
 
     # -- streams -------------------------------------------------------------------------------------------------
@@ -250,7 +254,9 @@ class PagedVerify:
 
     def _ends(self, here: Replies, there: Replies) -> Found:
         if not isinstance(there[3], int) or isinstance(there[5], hiredis.ReplyError):
-            return Difference(self._key, Status.TYPE, "a stream on the source, not on the target")
+            return Difference(
+                self._key, Status.TYPE, "a stream on the {}, not on the {}".format(*self._proxy.roles.names)
+            )
         parts = [
             Stream({}, pairs(replies[4])[b"last-generated-id"], groups=tuple(_groups(replies)))
             for replies in (here, there)
@@ -259,10 +265,11 @@ class PagedVerify:
             State(self._key, b"stream", times(*replies[:2])[1], times(*replies[:2])[0], value=part)
             for replies, part in zip((here, there), parts, strict=True)
         ]
-        shift = self._proxy.roles.shift_ms
-        found = difference(states[0], states[1], shift_ms=shift, tolerance_ms=self._tolerance_ms)
+        roles = self._proxy.roles
+        found = difference(*states, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms, names=roles.names)
         if found is None and here[3] != there[3]:
-            text = f"{here[3]:,} entries on the source, {there[3]:,} on the target"
+            serving, mirror = roles.names
+            text = f"{here[3]:,} entries on the {serving}, {there[3]:,} on the {mirror}"
             found = Difference(self._key, Status.VALUE, text)
         return found
 

@@ -170,3 +170,10 @@ def test_long_and_odd_values_are_shown_short() -> None:
     assert show(b"'\n\x00") == r"\"'\n\x00\"".replace('\\"', '"')
     assert show((b"a", b"b", b"c", b"d", b"e")) == "'a' 'b' 'c' 'd' ..."
     assert show(1.5) == "1.5"
+
+
+def test_the_two_servers_have_the_names_that_are_given() -> None:
+    """After a flip the first one is the target."""
+    a, b = State(b"k", b"string", None, 0, value=b"x"), State(b"k", b"list", None, 0, value=(b"x",))
+    found = difference(a, b, shift_ms=0, tolerance_ms=0, names=("target", "source"))
+    assert found is not None and found.detail == "string on the target, list on the source"
