@@ -316,6 +316,9 @@ class Pinned:
                 session.push(self._own_id(frame) if frame.startswith(_BROKEN) else frame)
                 continue
             awaited = self._awaited[0]
+            if awaited.subscription and is_error(frame):  # of the SUBSCRIBE before it, which awaits nothing in RESP3
+                session.push(frame)
+                continue
             awaited.frames -= 1
             if awaited.frames and is_error(frame):  # a refused (UN)SUBSCRIBE of several names: one answer for all
                 session.owed -= awaited.frames if awaited.spec is not None else 0

@@ -424,3 +424,14 @@ def test_a_subscriber_that_leaves_is_not_waited_for(stage: Stage) -> None:
     stage.pin.breaks()
     publisher.says("PUBLISH c one")
     assert stage.lane.got() == ["PUBLISH c one"]
+
+
+def test_a_refused_subscription_in_resp3(stage: Stage) -> None:
+    """Its error is the client's, though nothing is awaited for it; the PING behind it is not."""
+    client = stage.client()
+    client.says("HELLO 3")
+    client.hears()
+    client.says("SSUBSCRIBE c")
+    assert stage.pin.got()[-2:] == ["SSUBSCRIBE c", "PING"]
+    stage.pin.answers(array(b"%0\r\n"), ERROR, b"+PONG\r\n")
+    assert client.hears() == ERROR
