@@ -206,14 +206,11 @@ class Line:
             self._there = max(0, sum(count for _, count in pushes) - taken)
         self._look = True
 
-    def members(self, wants: Hashable) -> list[InLine]:
-        """Those who may have each other's answers, in order of arrival."""
-        return [
-            waiter
-            for waiter in self.waiting
-            if not (waiter.due or waiter.ending or (waiter.attempt is not None and waiter.attempt.first))
-            and waiter.wants == wants
-        ]
+    def heirs(self, wants: Hashable) -> Iterator[InLine]:
+        """Those without an attempt who may have others' answers, in order of arrival."""
+        for waiter in self.waiting:
+            if waiter.attempt is None and not waiter.due and not waiter.ending and waiter.wants == wants:
+                yield waiter
 
 
 class Lines:
@@ -399,8 +396,7 @@ class Lines:
             return attempt.by
         if attempt.by is not None and attempt.by.ending:
             return attempt.by
-        idle = (waiter for waiter in line.members(attempt.wants) if waiter.attempt is None)
-        return next(idle, None)  # who came before is first, even if it was another's attempt
+        return next(line.heirs(attempt.wants), None)  # who came before is first, even if it was another's attempt
 
     def _pass_on(self, attempt: Attempt) -> None:
         """Its waiter is without, or gone: attempts in flight of those behind it that want the same are for those before
@@ -412,12 +408,10 @@ class Lines:
         flying = [other for other in flying if other.by is None or not other.by.ending]
         if not flying:
             return
-        members = line.members(wants)
         for other in flying:
-            other.by = None
-        for waiter in members:
-            waiter.attempt = None
-        for waiter, other in zip(members, flying, strict=False):
+            if other.by is not None:
+                other.by.attempt = other.by = None
+        for waiter, other in zip(line.heirs(wants), flying, strict=False):
             waiter.attempt, waiter.order, other.by = other, other.order, waiter
 
 
