@@ -33,6 +33,7 @@ MAX_DIRTY = 200_000
 MAX_DIRTY_BYTES = 24 * 1024 * 1024
 DIRTY_BYTES = 150  # of each, beside its name
 MAX_STREAMS = 50_000  # polled; beyond, no convergence is claimed
+CHECKS_SHARE = 10  # a look whether all is equal is followed by ten times as long without one
 COALESCE_S = 0.05  # a key that changes all the time is copied that often
 PORTION = 1000  # dirty keys formed into groups at once
 COUNTERS_S = 1.0
@@ -76,6 +77,7 @@ class Following:
         self._counters_told = True
         self._feed: Feed | None = None
         self._poll_due = 0.0
+        self._check_due = 0.0
         self._retry_due = 0.0
         copier.on_stream = self._found_stream
 
@@ -262,8 +264,16 @@ class Following:
         Errors: ConnectionLost, ServerRefuses."""
         if self.converged:
             return True
-        if self._busy():
+        began = trio.current_time()
+        if self._busy() or began < self._check_due:
             return False
+        try:
+            return await self._check()
+        finally:
+            now = trio.current_time()
+            self._check_due = now + CHECKS_SHARE * (now - began)
+
+    async def _check(self) -> bool:
         assert self._feed is not None
         seen = self._known.changes
         await self._look_at_counters()

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import AsyncGenerator, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 import hiredis
@@ -86,6 +86,8 @@ class Pipe:
         self._to_drain = trio.Event()
         self._lost: ConnectionLost | None = None
         self._db = url.db
+        self._quiet = False  # nothing has come since the last look
+        self._due = False  # replies were due at the last look
 
     @classmethod
     @asynccontextmanager
@@ -104,6 +106,7 @@ class Pipe:
             async with open_nursery() as nursery:
                 nursery.start_soon(pipe._receive)
                 nursery.start_soon(pipe._drain)
+                nursery.start_soon(pipe._look_for_stalls)
                 try:
                     yield pipe
                 finally:
@@ -138,7 +141,7 @@ class Pipe:
         Errors: ConnectionLost, ServerRefuses."""
         reply, _ = await self.pipeline([[b"SELECT", b"%d" % db], [b"SELECT", b"%d" % self._db]])
         if isinstance(reply, hiredis.ReplyError):
-            raise ServerRefuses(f"SELECT {db}: {reply}", str(reply))
+            raise ServerRefuses(f"{self.url.address} has no db {db} ({reply}): choose with --db", str(reply))
 
     async def pipeline(self, commands: Sequence[Sequence[bytes]], db: int | None = None) -> list[Any]:
         """All replies in order. Errors: ConnectionLost."""
@@ -149,24 +152,36 @@ class Pipe:
         return (await self.pipeline([args]))[0]
 
     async def _receive(self) -> None:
-        while True:
-            try:
-                data = b""
-                with trio.move_on_after(STALL_S) as scope:
-                    data = await self.wire.receive()
-                if scope.cancelled_caught:
-                    if self._tickets:
-                        self._lose(f"no reply for {STALL_S:g} s")
+        """Waits before it reads, as a read that comes to nothing and a second schedule for each would cost as much as
+        ten keys."""
+        wire = self.wire
+        try:
+            if wire.leftover:
+                self._take(await wire.receive())
+            while True:
+                await trio.lowlevel.wait_readable(wire.fileno())
+                with suppress(BlockingIOError):  # part of a TLS record
+                    if not self._take(wire.recv_nowait()):
+                        self._lose("closed by the server")
                         return
-                    continue
-                if not data:
-                    self._lose("closed by the server")
-                    return
-                self._reader.feed(data)
-                self._hand_out()
-            except _LOST as error:
-                self._lose(str(error) or type(error).__name__)
+        except _LOST as error:
+            self._lose(str(error) or type(error).__name__)
+
+    def _take(self, data: bytes) -> bool:
+        """Whether there was anything."""
+        self._quiet = False
+        self._reader.feed(data)
+        self._hand_out()
+        return bool(data)
+
+    async def _look_for_stalls(self) -> None:
+        while True:
+            self._quiet = True
+            await trio.sleep(STALL_S)
+            if self._quiet and self._tickets and self._due:
+                self._lose(f"no reply for {STALL_S:g} s")
                 return
+            self._due = bool(self._tickets)
 
     def _hand_out(self) -> None:
         """Give what came to whom it belongs. In bulk, as taking replies one by one would be the dearest part of a copy

@@ -83,7 +83,7 @@ async def fence(pipe: Pipe, client_id: int) -> None:
 
 async def keyspace(pipe: Pipe) -> dict[int, int]:
     """The dbs that have keys, and how many. Errors: ConnectionLost, BackfillError."""
-    return parse_keyspace(expect(await pipe.call(b"INFO", b"keyspace"), "INFO"))
+    return parse_keyspace(expect(await pipe.call(b"INFO", b"keyspace"), f"INFO on {pipe.url.address}"))
 
 
 def expect(reply: Any, what: str) -> Any:
