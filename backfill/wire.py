@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+from collections import deque
 from collections.abc import Mapping
 from contextlib import suppress
 from typing import Final
@@ -15,19 +16,21 @@ from typing import Final
 import trio
 
 READ_BYTES: Final = 128 * 1024  # one read; larger gains nothing, as replies are handed on read by read
+SEND_BYTES: Final = 256 * 1024  # pieces that wait are put together to so many for one system call
 _NO_SERVER: Final[Mapping[str, str]] = {}
 
 
 class Wire:
     """A plain (TCP or unix) connection. One owner at a time; nothing here is safe for two senders."""
 
-    __slots__ = ("_out", "client_id", "leftover", "server", "sock", "tls")
+    __slots__ = ("_out", "_pending", "client_id", "leftover", "server", "sock", "tls")
 
     def __init__(self, sock: socket.socket) -> None:
         sock.setblocking(False)
         self.sock = sock
         self.tls: ssl.SSLObject | None = None
-        self._out = bytearray()  # what the socket did not take yet
+        self._out: deque[bytes | memoryview] = deque()  # what the socket did not take yet, as it came: never copied
+        self._pending = 0
         self.leftover = b""  # replies that came behind the handshake; look here before the first read
         self.client_id = 0  # CLIENT ID; 0 where the server does not tell
         self.server: Mapping[str, str] = _NO_SERVER  # redis_version, run_id...: what INFO server (or HELLO) said
@@ -39,7 +42,7 @@ class Wire:
     @property
     def pending_out(self) -> int:
         """Bytes accepted by `send_nowait` that the socket has not taken."""
-        return len(self._out)
+        return self._pending
 
     def fileno(self) -> int:
         return self.sock.fileno()
@@ -51,24 +54,45 @@ class Wire:
     def send_nowait(self, data: bytes) -> None:
         """Send what the socket takes, keep the rest. Errors: OSError when the connection broke."""
         if self._out:
-            self._out += data
+            self._keep(data)
             return
         try:
             sent = self.sock.send(data)
         except BlockingIOError:
             sent = 0
         if sent < len(data):
-            self._out += memoryview(data)[sent:]
+            self._keep(memoryview(data)[sent:])
+
+    def _keep(self, data: bytes | memoryview) -> None:
+        self._out.append(data)
+        self._pending += len(data)
 
     def flush_nowait(self) -> bool:
         """Send more of what is kept; True when nothing is left."""
-        while self._out:
+        out = self._out
+        while out:
+            if len(out) > 1 and len(out[0]) < SEND_BYTES:
+                self._gather()
+            data = out[0]
             try:
-                sent = self.sock.send(self._out)
+                sent = self.sock.send(data)
             except BlockingIOError:
                 return False
-            del self._out[:sent]
+            self._pending -= sent
+            if sent < len(data):
+                out[0] = memoryview(data)[sent:]
+            else:
+                out.popleft()
         return True
+
+    def _gather(self) -> None:
+        """Small pieces go out together."""
+        out = self._out
+        pieces, size = [out.popleft()], 0
+        while out and size < SEND_BYTES and len(out[0]) < SEND_BYTES:
+            pieces.append(out.popleft())
+            size += len(pieces[-1])
+        out.appendleft(b"".join(pieces) if len(pieces) > 1 else pieces[0])
 
     async def receive(self) -> bytes:
         """The next bytes, b"" at the end. Errors: OSError."""

@@ -7,6 +7,7 @@ task at a time and never blocks; the slow floor calls in and flushes when it is 
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ from proxy.pausing import Pausing
 from proxy.recorder import Recorder, other_db
 from proxy.repair import Repair
 from proxy.roles import Roles
+from proxy.session import HELD_BYTES, READ_BYTES
 from proxy.watch import State, Watch
 
 if TYPE_CHECKING:
@@ -32,9 +34,13 @@ if TYPE_CHECKING:
     from resp.catalog import Spec
 
 
+log = logging.getLogger("crossfade")
+
 FULL = "the serving side does not take what it is sent"
 DOWN = "the serving side is not connected"
 FLIP = "a flip is under way"
+HELD_TOTAL_BYTES = 32 * 1024 * 1024  # of commands that wait to be taken, over all clients; in memory up to 8 times that
+CLIENTS_BYTES = 513 * 1024 * 1024  # what all clients make us keep (Session.weight); one longest argument, and a little
 
 
 class Hub:
@@ -74,6 +80,9 @@ class Hub:
         self._read_only = ""
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
+        self.held_bytes = HELD_BYTES  # of commands of one client that may wait
+        self.moved = 0  # bytes that may weigh, since the clients were last weighed
+        self.shed = 0  # clients that were disconnected because all of them together were too heavy
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
 
     def __repr__(self) -> str:
@@ -91,15 +100,40 @@ class Hub:
     def joined(self, session: Session) -> None:
         """A client connected."""
         self.sessions[session.id] = session
+        self._share()
         self.floor.add(session)
 
     def left(self, session: Session) -> None:
         """A client is gone; what it has in flight is seen through to its end."""
         self.sessions.pop(session.id, None)
+        self._share()
         self.waiters.forget(session)
         self.pausing.left(session)
         if session.pin is not None:
             session.pin.orphan()
+
+    def _share(self) -> None:
+        """Each client's part of what may wait. A single read is always possible."""
+        self.held_bytes = max(READ_BYTES, min(HELD_BYTES, HELD_TOTAL_BYTES // (len(self.sessions) or 1)))
+
+    def weigh(self) -> None:
+        """While all clients together make us keep too much, the heaviest is disconnected, as a server with
+        maxmemory-clients does. Called every second, and when much has moved."""
+        self.moved = 0
+        weights = {session: session.weight for session in self.sessions.values()}
+        total = sum(weights.values())
+        while total > CLIENTS_BYTES:
+            heaviest = max(weights, key=weights.__getitem__)
+            size = weights.pop(heaviest)
+            total -= size
+            self.shed += 1
+            log.warning(
+                "client %s is disconnected: it makes us keep %d bytes, all clients %d",
+                heaviest.address,
+                size,
+                total + size,
+            )
+            heaviest.close()
 
     @property
     def read_only(self) -> str:

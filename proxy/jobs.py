@@ -209,6 +209,11 @@ class Jobs:
             if side.problem and not (proxy.finished and side is proxy.mirror)
         ]
         found += proxy.problems.values()
+        if proxy.turned_away and len(proxy.hub.sessions) >= proxy.max_clients:
+            found.append(
+                f"{proxy.turned_away:,} clients were turned away: {proxy.max_clients:,} are connected, as many as may "
+                "be (10,000, or what `ulimit -n` allows)"
+            )
         if proxy.hub.watch.state is State.REFUSED:
             found.append(
                 f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared script keys, evictions "

@@ -20,6 +20,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import islice
 from pathlib import Path
 
 from proxy.dirty import Place
@@ -29,6 +30,10 @@ MAGIC = b"crossfade journal 1\n"
 SEGMENT_BYTES = 8 * 1024 * 1024  # a new one is begun beyond this
 SEGMENT_SECONDS = 60.0  # or after so long, when anything was written
 KEEP_SECONDS = 300.0  # retired segments are kept for so long
+KEEP_BYTES = 512 * 1024 * 1024  # but not more of them: then what was written in the last minutes is not known any more
+CHUNK_BYTES = 1024 * 1024  # read at once
+CARRIED_AT_ONCE = 2000  # marked keys noted in one go, before clients get their turn
+MAX_PLACES = 500_000  # read back into memory; more than that is a case for a new backfill
 MAX_RECORD_BYTES = 256 * 1024 * 1024  # a longer length is damage
 ENTRY = struct.Struct("<II")
 RECORD = struct.Struct("<II")
@@ -67,6 +72,7 @@ class Segment:
     path: Path
     size: int = 0
     retired: float = 0.0
+    carried: int = 0  # bytes of it that repeat marked keys of the segments before
 
 
 class Journal:
@@ -94,6 +100,7 @@ class Journal:
         self._failures_before = 0  # of them before the last rotation
         self._to_sync: list[int] = []  # closed segments whose last second is not fsynced yet
         self._barrier = False  # one was noted: the segment should be retired soon, as after a crash it costs a backfill
+        self._cut = float("-inf")  # when a segment was dropped that should have been kept for longer
 
     def __repr__(self) -> str:
         return f"<Journal segments={len(self._segments)} {self.problem or 'intact'}>"
@@ -206,7 +213,8 @@ class Journal:
         """Whether a new segment should be begun."""
         segment = self._segments[-1]
         old = self._wall() - self._began > SEGMENT_SECONDS
-        full = segment.size > SEGMENT_BYTES or (old and segment.size > len(MAGIC))
+        new = segment.size - segment.carried  # what is carried from segment to segment must not itself make them full
+        full = new > max(SEGMENT_BYTES, segment.carried) or (old and new > len(MAGIC))
         return full or self._barrier or bool(self.problem)
 
     def rotate(self) -> int:
@@ -218,11 +226,20 @@ class Journal:
         self._sync_directory()
         return last
 
-    def retire(self, last: int, marked: Iterable[Place]) -> None:
-        """Everything sent before segment `last` ended is answered and acknowledged, but for the keys in `marked`."""
-        for db, key in marked:
-            self._entries.append(ENTRY.pack(db, len(key)) + key)
-        self.commit()
+    def carry(self, marked: Iterable[Place]) -> Iterator[None]:
+        """Note keys that are still marked again, a portion at each step: there may be hundreds of thousands."""
+        marked = iter(marked)
+        while portion := list(islice(marked, CARRIED_AT_ONCE)):
+            self.commit()
+            before = self._segments[-1].size
+            for db, key in portion:
+                self._entries.append(ENTRY.pack(db, len(key)) + key)
+            self.commit()
+            self._segments[-1].carried += self._segments[-1].size - before
+            yield
+
+    def retire(self, last: int) -> None:
+        """Everything sent before segment `last` ended is answered and acknowledged, but for keys that were carried."""
         if self._failures > self._failures_before:
             return  # what was lost since the rotation has not settled: the next round may forgive it
         if self.problem:
@@ -241,8 +258,12 @@ class Journal:
 
     def _drop_old(self, now: float) -> None:
         kept = []
+        too_much = sum(segment.size for segment in self._segments if segment.retired) - KEEP_BYTES
         for segment in self._segments:
-            if segment.retired and now - segment.retired > KEEP_SECONDS:
+            old = now - segment.retired > KEEP_SECONDS
+            if segment.retired and (old or too_much > 0):
+                too_much -= segment.size
+                self._cut = self._cut if old else now
                 segment.path.unlink(missing_ok=True)
             else:
                 kept.append(segment)
@@ -261,13 +282,12 @@ class Journal:
             self._unsynced = False
             os.fsync(self._fd)
 
-    def recent(self) -> set[Place]:
-        """Keys of the last minutes, settled or not."""
+    def recent(self) -> set[Place] | None:
+        """Keys of the last minutes, settled or not; None when there were too many to be known."""
         self.commit()
-        places: set[Place] = set()
-        for segment in self._segments:
-            places.update(read_segment(segment.path))
-        return places
+        if self._wall() - self._cut < KEEP_SECONDS:
+            return None
+        return _places(segment.path for segment in self._segments)
 
     def close(self) -> None:
         for fd in [*self._to_sync, self._fd]:
@@ -279,23 +299,21 @@ class Journal:
 
 def read_segment(path: Path) -> Iterator[Place]:
     """The keys of one segment, up to a torn tail. Errors: JournalError (another version), OSError."""
-    data = path.read_bytes()
-    if not data.startswith(MAGIC):
-        if MAGIC.startswith(data):
-            return  # torn in its first line: it covers nothing
-        raise JournalError(f"{path} is not a journal of this version")
-    position = len(MAGIC)
-    while position + RECORD.size <= len(data):
-        length, crc = RECORD.unpack_from(data, position)
-        start = position + RECORD.size
-        body = data[start : start + length]
-        if length > MAX_RECORD_BYTES or len(body) < length or zlib.crc32(body) != crc:
-            return
-        try:
-            yield from _entries(body)
-        except struct.error:
-            raise JournalError(f"{path} is damaged at byte {position}") from None
-        position = start + length
+    with path.open("rb", buffering=CHUNK_BYTES) as file:
+        start = file.read(len(MAGIC))
+        if start != MAGIC:
+            if MAGIC.startswith(start):
+                return  # torn in its first line: it covers nothing
+            raise JournalError(f"{path} is not a journal of this version")
+        while len(header := file.read(RECORD.size)) == RECORD.size:
+            length, crc = RECORD.unpack(header)
+            body = file.read(length) if length <= MAX_RECORD_BYTES else b""
+            if len(body) < length or zlib.crc32(body) != crc:
+                return
+            try:
+                yield from _entries(body)
+            except struct.error:
+                raise JournalError(f"{path} is damaged at byte {file.tell() - length - RECORD.size}") from None
 
 
 def _entries(body: bytes) -> Iterator[Place]:
@@ -310,12 +328,21 @@ def _entries(body: bytes) -> Iterator[Place]:
 
 
 def unsettled(directory: Path) -> set[Place] | None:
-    """What a proxy that did not stop cleanly left unsettled; None when its journal does not cover every write,
-    or a whole-db command was under way.
+    """What a proxy that did not stop cleanly left unsettled; None when its journal does not cover every write, is too
+    much for single copies, or a whole-db command was under way.
     Errors: JournalError, OSError."""
     if not (directory / INTACT).exists():
         return None
+    places = _places(sorted(directory.glob("*.log")))
+    return None if places is None or any(db == BARRIER_DB for db, _ in places) else places
+
+
+def _places(paths: Iterable[Path]) -> set[Place] | None:
+    """The keys of these segments; None when there are too many. Errors: as `read_segment`."""
     places: set[Place] = set()
-    for path in sorted(directory.glob("*.log")):
-        places.update(read_segment(path))
-    return None if any(db == BARRIER_DB for db, _ in places) else places
+    for path in paths:
+        for place in read_segment(path):
+            places.add(place)
+            if len(places) > MAX_PLACES:
+                return None
+    return places

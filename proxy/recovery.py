@@ -47,6 +47,11 @@ def restarted(proxy: Proxy, name: Name, before: int, now: int) -> None:
     if not proxy.state.durable.backfilled:  # what a backfill has copied in the last moments may be lost
         proxy.refill()
     recent = proxy.journal.recent()
+    if recent is None:
+        proxy.fall_back(
+            f"the {name.value} was restarted, and more keys were written in the last minutes than are known"
+        )
+        return
     if any(db == BARRIER_DB for db, _ in recent):
         proxy.fall_back(f"the {name.value} was restarted minutes after a command that touches every key")
         return

@@ -35,7 +35,7 @@ BACKOFF_SECONDS = 0.1  # before a failed copy is tried again; doubled with every
 MAX_BACKOFF_SECONDS = 5.0
 QUARANTINE_SECONDS = 10.0  # for a copy that costs the mirror connection
 MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
-MAX_DIRTY = 1_000_000  # beyond it the phase falls back to `filling`: a backfill is cheaper than so many single copies
+DIRTY_BYTES = 128 * 1024 * 1024  # of marks: 440,000 keys of 30 bytes; beyond it the phase falls back to `filling`
 
 
 class Repair:
@@ -122,9 +122,10 @@ class Repair:
         self._bound()
 
     def _bound(self) -> None:
-        if len(self.keys) > MAX_DIRTY:
+        if self.keys.bytes > DIRTY_BYTES:
+            dirty = len(self.keys)
             self.forget()
-            self._on_overflow(f"more than {MAX_DIRTY} keys were dirty")
+            self._on_overflow(f"{dirty:,} keys were dirty, which is more than is kept in memory")
 
     def forget(self) -> None:
         """A full backfill is due: what is dirty now will be found by it."""

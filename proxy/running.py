@@ -16,6 +16,7 @@ import trio
 
 from backfill.errors import BackfillError
 from backfill.url import Url
+from proxy import garbage
 from proxy.admin import Admin
 from proxy.jobs import Jobs
 from proxy.metrics import serve_metrics
@@ -23,6 +24,8 @@ from proxy.server import Proxy, Refused, Settings
 from proxy.state import StateDir, StateError
 
 log = logging.getLogger("crossfade")
+
+MANY_KEYS = 20_000  # marked: then a full garbage collection would be felt
 
 EXIT_OK = 0
 EXIT_DIFFERENT = 1
@@ -93,6 +96,8 @@ async def _main(proxy: Proxy, http: tuple[str, int] | None, say: Callable[[Proxy
                 async for _ in signals:
                     stopping.set()
 
+            garbage.tame()
+            nursery.start_soon(garbage.run, lambda: len(proxy.hub.repair.keys) > MANY_KEYS)
             nursery.start_soon(serve)
             nursery.start_soon(stop_on_signal)
             await stopping.wait()

@@ -19,6 +19,7 @@ import trio
 from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
 from backfill.wire import Wire
+from proxy.descriptors import TOO_MANY, allowed_clients
 from proxy.effects import give_rules
 from proxy.finish import FINISHED, retire
 from proxy.floor import platform_floor
@@ -112,6 +113,8 @@ class Proxy:
         self.flips: list[dict[str, object]] = []
         self.journal = Journal(state.path / "journal", sync=settings.journal_sync, when_full=settings.journal_full)
         self.port = settings.port
+        self.max_clients = allowed_clients()
+        self.turned_away = 0  # clients too many
         self.verified_epoch = -1  # the epoch in which a verify last found both sides equal
         self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
         self._loss: LaneLoss | None = None
@@ -311,11 +314,23 @@ class Proxy:
         except OSError:  # gone already, as health probes are
             sock.close()
             return
+        if len(self.hub.sessions) >= self.max_clients:
+            self._turn_away(sock)
+            return
         self._numbers += 1
         authenticated, db = self.local.open, self.settings.source.db
         session = Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db)
         session.local_address = local_address
         self.hub.joined(session)
+
+    def _turn_away(self, sock: socket.socket) -> None:
+        """As a server does at its maxclients."""
+        if not self.turned_away:
+            log.warning("clients are turned away: there are %d already, which is as many as may be", self.max_clients)
+        self.turned_away += 1
+        with suppress(OSError):
+            sock.send(TOO_MANY)
+        sock.close()
 
     # -- mirroring, which may be ended and begun again ------------------------------------------------------------
 

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("crossfade")
 
 READ_BYTES = 64 * 1024
-HELD_BYTES = 4 * 1024 * 1024  # of commands that wait to be taken; beyond it their client is not read from
+HELD_BYTES = 4 * 1024 * 1024  # of commands that wait to be taken; beyond it (see Hub.held_bytes) their client waits
 PORTION = 2048  # commands of the backlog taken in one go
 ENDS_MULTI = frozenset([b"EXEC", b"DISCARD"])
 OUT_PAUSE_BYTES = 1024 * 1024  # unread replies beyond which the client's next commands wait
@@ -34,6 +34,7 @@ MAX_WINDOW = 1024  # commands of one client in flight; the rest of its pipeline 
 FIRST_WINDOW = 64  # as long as the size of its replies is not known
 WINDOW_BYTES = 4 * 1024 * 1024  # replies of one client in flight, judged by the size of its last ones
 SMALL_REPLY_BYTES = WINDOW_BYTES // MAX_WINDOW
+WEIGH_BYTES = 32 * 1024 * 1024  # read in full portions, or not taken, since clients were last weighed
 
 Command = list[bytes]
 
@@ -66,6 +67,7 @@ class Session:
         "_deaf",
         "_events",
         "_held",
+        "_in_multi",
         "_unsent",
         "address",
         "authenticated",
@@ -122,6 +124,7 @@ class Session:
         self.window = FIRST_WINDOW  # commands that may be in flight
         self._unsent = bytearray()  # what the socket did not take yet
         self._held = 0  # bytes read since the backlog was last empty
+        self._in_multi = 0  # bytes read since a MULTI was opened: its commands are kept until EXEC
         self._events = READ
         self._deaf = False  # the protocol is broken: nothing more is read
 
@@ -157,10 +160,14 @@ class Session:
             return
         commands = self._parse(data)
         self._held += len(data)
+        if len(data) == READ_BYTES:
+            self._count(READ_BYTES)
+        if self.pin is not None:
+            self._in_multi = self._in_multi + len(data) if self.pin.in_multi else 0
         if self.backlog or self.hub.paused or self.mode not in TAKING:
             self.backlog.extend(commands)
             self._watch()
-            if self._held >= HELD_BYTES:
+            if self._held >= self.hub.held_bytes:
                 self.resume()
         elif commands:
             self.hub.router.dispatch(self, commands)
@@ -208,7 +215,10 @@ class Session:
 
     def resume(self) -> None:
         """Take parked commands, as far as that goes."""
-        if not self.backlog or self.hub.paused or self.mode not in TAKING or self.choked:
+        if not self.backlog:
+            return
+        if self.hub.paused or self.mode not in TAKING or self.choked:
+            self._watch()
             return
         self.hub.router.dispatch(self, self._next_commands())
         if not self.backlog:
@@ -319,7 +329,9 @@ class Session:
             return
         if self._unsent:
             self._unsent += data
+            self._count(len(data))
             if len(self._unsent) > OUT_LIMIT_BYTES:
+                log.warning("client %s is disconnected: it does not read, %d bytes wait", self.address, self.weight)
                 self.close()
             return
         try:
@@ -332,6 +344,7 @@ class Session:
         if sent < len(data):
             self._unsent = bytearray(memoryview(data)[sent:])
             self._watch()
+            self._count(len(self._unsent))
         elif self.mode is LEAVING:
             self.close()
         elif self._events != READ:
@@ -359,12 +372,26 @@ class Session:
     def choked(self) -> bool:
         """Too much is unread: take no further command now. A client that sends a long pipeline before it reads must be
         read from all the same, or both would wait for ever; at the limit of that, its commands are taken after all."""
-        return len(self._unsent) > OUT_PAUSE_BYTES and self._held < HELD_BYTES
+        return len(self._unsent) > OUT_PAUSE_BYTES and self._held < self.hub.held_bytes
+
+    @property
+    def weight(self) -> int:
+        """Bytes that this client makes us keep: a command that is still coming, a MULTI that is open, replies that it
+        does not read. What waits in the backlog is bounded on its own."""
+        return len(self._unsent) + self.parser.buffered + self._in_multi
+
+    def _count(self, size: int) -> None:
+        """Much has come, or stays: what all clients make us keep is weighed again before long."""
+        hub = self.hub
+        hub.moved += size
+        if hub.moved > WEIGH_BYTES:
+            hub.weigh()
 
     def _watch(self) -> None:
         if self.mode is Mode.CLOSED:
             return
-        reading = self._held < HELD_BYTES and not self._deaf and self.mode is not Mode.LEAVING
+        room = self._held < self.hub.held_bytes and not (self.hub.paused and self.backlog)
+        reading = room and not self._deaf and self.mode is not Mode.LEAVING
         events = (READ if reading else 0) | (WRITE if self._unsent else 0)
         if events != self._events:
             self._events = events

@@ -1,6 +1,6 @@
 """What has to be looked at again and again: the journal, the durable state, dead links, copies that failed.
 
-Owns these four loops of the slow floor, and nothing else: each asks somebody else to do what is due.
+Owns these loops of the slow floor, and nothing else: each asks somebody else to do what is due.
 """
 
 from __future__ import annotations
@@ -23,8 +23,10 @@ log = logging.getLogger("crossfade")
 
 RETRY_SECONDS = 0.1  # how often it is looked whether a failed copy is due again
 JOURNAL_SECONDS = 1.0  # between two looks at it, and between two fsyncs with "everysec"
+WEIGH_SECONDS = 1.0  # between two looks at what clients make us keep
 WATCH_SECONDS = 1.0  # how often it is looked whether a link is still alive
 DEAD_SECONDS = 5.0  # without any reply, while replies are awaited and the server answers others
+HUNG_SECONDS = 120.0  # without any reply from a mirror side that answers nobody: what is awaited becomes dirty keys
 
 
 class Upkeep:
@@ -36,7 +38,13 @@ class Upkeep:
     async def run(self) -> None:
         """All of them, until cancelled."""
         async with trio.open_nursery() as nursery:
-            for loop in (self._retry_copies, self._keep_journal, self._rotate_journal, self._watch_links):
+            for loop in (
+                self._retry_copies,
+                self._keep_journal,
+                self._rotate_journal,
+                self._watch_links,
+                self._weigh_clients,
+            ):
                 nursery.start_soon(loop)
 
     async def _watch_links(self) -> None:
@@ -62,6 +70,14 @@ class Upkeep:
                     seen[link] = order.answered, now
                 elif now - since > DEAD_SECONDS and await side.holds_nothing_of(link.wire) and order.link is link:
                     link.lose(f"no reply for {now - since:.0f} s, though the server answers")
+                elif now - since > HUNG_SECONDS and order is self._proxy.hub.mirror and order.link is link:
+                    # It may hang for hours: nothing is gained by waiting, and the journal could not be cut meanwhile.
+                    link.lose(f"no reply for {now - since:.0f} s")
+
+    async def _weigh_clients(self) -> None:
+        while True:
+            await trio.sleep(WEIGH_SECONDS)
+            self._proxy.hub.weigh()
 
     async def _retry_copies(self) -> None:
         while True:
@@ -111,7 +127,9 @@ class Upkeep:
                 self._proxy.state.flush()  # what the old segments led to must be durable before they go
             except OSError:
                 continue
-            journal.retire(last, hub.repair.keys.places())
+            for _ in journal.carry(list(hub.repair.keys.places())):
+                await trio.lowlevel.checkpoint()  # clients first: there may be hundreds of thousands
+            journal.retire(last)
 
     def _remember(self) -> None:
         """Make durable what has changed, off the hot path."""

@@ -31,6 +31,7 @@ log = logging.getLogger("crossfade")
 
 SCRIPT_WINDOW_SECONDS = 1.0  # after a script's reply, changed keys may still be its work
 GENERATION_SECONDS = 5.0  # written keys are remembered for one to two generations; invalidations come much sooner
+GENERATION_KEYS = 100_000  # a generation ends with so many, too; a key that is forgotten too soon is merely copied
 AGAIN_SECONDS = 0.5
 UNEXPLAINED = "changed without a command of ours (expired, evicted, or written by somebody else)"
 _TRACK = encode([b"CLIENT", b"TRACKING", b"ON", b"BCAST"])
@@ -90,7 +91,7 @@ class Watch:
     def age(self) -> None:
         """Forget what was written long ago. Called every second or so."""
         now = self._hub.clock()
-        if now - self._generation_began > GENERATION_SECONDS:
+        if now - self._generation_began > GENERATION_SECONDS or len(self.written) > GENERATION_KEYS:
             self._generation_began = now
             self._written_before, self.written = self.written, set()
 

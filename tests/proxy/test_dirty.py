@@ -10,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from proxy.dirty import TRANSITIONS, DirtyKeys, Event, Mark, Step
+from proxy.dirty import MARK_BYTES, TRANSITIONS, DirtyKeys, Event, Mark, Step
 
 K = (0, b"k")
 
@@ -369,6 +369,7 @@ class Model(RuleBasedStateMachine):
         steps = [mark.step for mark in self.keys._marks.values()]
         assert self.keys.under_way == sum(step is not Step.WAITING for step in steps)
         assert 0 <= self.keys.dirty <= len(self.keys)
+        assert self.keys.bytes == sum(MARK_BYTES + len(key) for _, key in self.keys.places())
 
     def teardown(self) -> None:
         """Left alone, everything becomes clean, and so equal."""

@@ -18,6 +18,7 @@ from proxy import journal as module
 from proxy.dirty import Place
 from proxy.journal import (
     BARRIER_DB,
+    CARRIED_AT_ONCE,
     INTACT,
     KEEP_SECONDS,
     MAGIC,
@@ -85,6 +86,13 @@ def journal(directory: Path, clock: Clock) -> Any:
 def note(journal: Journal, *keys: bytes, db: int = 0) -> None:
     journal.note(db, keys)
     journal.commit()
+
+
+def retire(journal: Journal, last: int, marked: list[Place]) -> None:
+    """As the proxy does it, in one go."""
+    for _ in journal.carry(marked):
+        pass
+    journal.retire(last)
 
 
 def segments(directory: Path, suffix: str = ".log") -> list[Path]:
@@ -265,7 +273,7 @@ def test_a_barrier_is_retired_as_soon_as_it_has_settled(journal: Journal, direct
     journal.note_barrier(b"SWAPDB")
     journal.commit()
     assert journal.due
-    journal.retire(journal.rotate(), [])
+    retire(journal, journal.rotate(), [])
     assert not journal.due
     assert unsettled(directory) == set()
 
@@ -278,7 +286,7 @@ def test_settled_keys_leave_and_marked_keys_stay(journal: Journal, directory: Pa
     last = journal.rotate()
     note(journal, b"new")
     assert unsettled(directory) == {(0, b"settled"), (0, b"marked"), (0, b"new")}
-    journal.retire(last, [(0, b"marked")])
+    retire(journal, last, [(0, b"marked")])
     assert unsettled(directory) == {(0, b"marked"), (0, b"new")}
 
 
@@ -290,7 +298,7 @@ def test_a_crash_between_rotation_and_retirement_loses_nothing(journal: Journal,
     again = reopened(directory, clock)
     note(again, b"b")
     assert unsettled(directory) == {(0, b"a"), (0, b"b")}
-    again.retire(again.rotate(), [])
+    retire(again, again.rotate(), [])
     assert unsettled(directory) == set()
     again.close()
 
@@ -301,22 +309,22 @@ def test_marked_keys_are_noted_before_the_old_segment_goes(
     note(journal, b"marked")
     last = journal.rotate()
     FullDisk(monkeypatch, 0)
-    journal.retire(last, [(0, b"marked")])
+    retire(journal, last, [(0, b"marked")])
     assert journal.problem
     assert (0, b"marked") in {place for path in segments(directory) for place in read_segment(path)}
 
 
 def test_retired_segments_are_kept_for_some_minutes(journal: Journal, directory: Path, clock: Clock) -> None:
     note(journal, b"a")
-    journal.retire(journal.rotate(), [])
+    retire(journal, journal.rotate(), [])
     assert len(segments(directory, OLD)) == 1
     assert journal.recent() == {(0, b"a")}
     clock.now += KEEP_SECONDS / 2
     note(journal, b"b")
-    journal.retire(journal.rotate(), [])
+    retire(journal, journal.rotate(), [])
     assert journal.recent() == {(0, b"a"), (0, b"b")}
     clock.now += KEEP_SECONDS / 2 + 1
-    journal.retire(journal.rotate(), [])
+    retire(journal, journal.rotate(), [])
     assert journal.recent() == {(0, b"b")}
     assert journal.size == sum(path.stat().st_size for path in directory.glob("0*"))
 
@@ -336,6 +344,56 @@ def test_a_segment_is_due_by_size_and_by_age(journal: Journal, clock: Clock, mon
     monkeypatch.setattr(module, "SEGMENT_BYTES", 1000)
     note(journal, b"x" * 1000)
     assert journal.due
+
+
+def test_marked_keys_that_are_carried_along_do_not_fill_a_segment(
+    journal: Journal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would be begun anew each second, as long as the mirror side is away, with all of them on disk each time."""
+    monkeypatch.setattr(module, "SEGMENT_BYTES", 1000)
+    marked = [(0, b"%0100d" % n) for n in range(50)]
+    note(journal, *(key for _, key in marked))
+    assert journal.due
+    retire(journal, journal.rotate(), marked)
+    carried = journal.size
+    assert not journal.due
+    note(journal, b"x" * 2000)
+    assert not journal.due  # not before as much is new as is carried
+    note(journal, b"x" * carried)
+    assert journal.due
+
+
+def test_many_marked_keys_are_carried_in_portions(journal: Journal, directory: Path) -> None:
+    """Clients get their turn in between."""
+    marked = [(0, b"%d" % n) for n in range(CARRIED_AT_ONCE * 3)]
+    last = journal.rotate()
+    assert len(list(journal.carry(marked))) == 3
+    journal.retire(last)
+    assert unsettled(directory) == set(marked)
+
+
+def test_retired_segments_are_bounded_in_bytes(
+    journal: Journal, directory: Path, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was written in the last minutes is not known then, until as many minutes have passed."""
+    monkeypatch.setattr(module, "KEEP_BYTES", 1000)
+    for _ in range(3):
+        note(journal, b"x" * 600)
+        retire(journal, journal.rotate(), [])
+    assert len(segments(directory, OLD)) == 1
+    assert journal.recent() is None
+    clock.now += KEEP_SECONDS + 1
+    assert journal.recent() is not None
+
+
+def test_more_keys_than_fit_into_memory_are_not_read_back(
+    journal: Journal, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    note(journal, *(b"%d" % n for n in range(10)))
+    assert len(journal.recent() or ()) == len(unsettled(directory) or ()) == 10
+    monkeypatch.setattr(module, "MAX_PLACES", 9)
+    assert journal.recent() is None
+    assert unsettled(directory) is None
 
 
 def test_numbers_go_on_over_a_restart(journal: Journal, directory: Path, clock: Clock) -> None:
@@ -384,7 +442,7 @@ def test_with_space_again_it_becomes_complete(
     disk.left = 1 << 20
     note(journal, b"b")
     assert unsettled(directory) is None and journal.due
-    journal.retire(journal.rotate(), [(0, b"marked")])
+    retire(journal, journal.rotate(), [(0, b"marked")])
     assert not journal.problem
     assert unsettled(directory) == {(0, b"marked")}
     note(journal, b"c")
@@ -402,7 +460,7 @@ def test_a_rotation_on_a_full_disk_can_be_tried_again(
             journal.rotate()
     note(journal, b"lost")
     disk.left = 1 << 20
-    journal.retire(journal.rotate(), [])
+    retire(journal, journal.rotate(), [])
     note(journal, b"after")
     assert unsettled(directory) == {(0, b"after")}
 
@@ -426,7 +484,7 @@ def test_a_write_lost_after_the_rotation_is_not_forgiven_by_the_retirement(
     last = journal.rotate()
     note(journal, b"lost and under way")
     disk.left = 1 << 20
-    journal.retire(last, [])
+    retire(journal, last, [])
     assert unsettled(directory) is None
 
 

@@ -6,6 +6,7 @@ import pytest
 
 from backfill.codec import Form
 from proxy import repair as repair_module
+from proxy.dirty import MARK_BYTES
 from proxy.repair import READS_UNDER_WAY
 from tests.proxy.stage import CLOCK, ERROR, NIL, OK, OOM, QUEUED, Stage, array, bulk, dumped, number
 
@@ -161,7 +162,7 @@ def test_a_lost_lane_in_the_middle(stage: Stage) -> None:
 
 
 def test_too_many_dirty_keys_send_everything_back_to_filling(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_module, "MAX_DIRTY", 10)
+    monkeypatch.setattr(repair_module, "DIRTY_BYTES", 10 * (MARK_BYTES + 1))
     stage.mirror.breaks()
     for n in range(11):
         stage.hub.repair.mark((0, b"%d" % n), "why")
@@ -170,7 +171,7 @@ def test_too_many_dirty_keys_send_everything_back_to_filling(stage: Stage, monke
 
 
 def test_too_many_held_keys_as_well(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_module, "MAX_DIRTY", 10)
+    monkeypatch.setattr(repair_module, "DIRTY_BYTES", 10 * (MARK_BYTES + 2))
     stage.client().says("WATCH k", *[f"SET k{n} v" for n in range(11)])
     assert stage.fallbacks
 
