@@ -90,6 +90,7 @@ class Journal:
         self.sync_policy = sync
         self.when_full = when_full
         self.problem = ""  # why it does not cover every write
+        self.failed: Callable[[], None] = lambda: None  # told when that begins
         self._wall = wall
         self._entries: list[bytes] = []
         self._fd = -1
@@ -157,6 +158,7 @@ class Journal:
         if not self.problem:
             self.problem = f"the journal cannot be written: {problem.strerror}"
             (self.directory / INTACT).unlink(missing_ok=True)
+            self.failed()
 
     # -- segments ------------------------------------------------------------------------------------------------
 

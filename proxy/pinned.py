@@ -216,6 +216,20 @@ class Pinned:
         self._own(POISON)
         self.session.when_idle(lambda: self.session.put(error(text)))
 
+    def refuse_writes(self, spec: Spec, text: str) -> bool:
+        """While no writes are taken: whether this command was refused for it. An EXEC with writes is sent, to fail."""
+        if spec.name == b"EXEC":
+            if self.transaction is not None and any(queued.writes for queued, _, _ in self.transaction.queue):
+                self._own(POISON)
+            return False
+        if not spec.writes:
+            return False
+        if self.in_multi:
+            self.poison(text)
+        else:
+            self.session.when_idle(lambda: self.session.put(error(text)))
+        return True
+
     def _replies(self, spec: Spec, args: Command) -> int:
         """How many replies (not pushes) the command gets."""
         known = SUBSCRIBING.get(spec.name)

@@ -324,6 +324,8 @@ class Router:
     def _on_pin(self, session: Session, spec: Spec, args: Command) -> int:
         pin = session.pin
         assert pin is not None
+        if self._hub.read_only and pin.refuse_writes(spec, "ERR " + self._hub.read_only):
+            return 0
         if spec.route is Route.REFUSED and pin.in_multi:
             pin.poison("ERR " + spec.refusal)
         elif spec.route is Route.REFUSED:

@@ -5,6 +5,7 @@ Owns the translation of every expected failure into one line and an exit code.
 
 from __future__ import annotations
 
+import errno
 import logging
 import signal
 import sys
@@ -25,6 +26,7 @@ from proxy.state import StateDir, StateError
 
 log = logging.getLogger("crossfade")
 
+DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 MANY_KEYS = 20_000  # marked: then a full garbage collection would be felt
 
 EXIT_OK = 0
@@ -56,12 +58,12 @@ def run_proxy(settings: Settings, state_dir: Path, http: tuple[str, int] | None,
         state.open(identity(settings.source), identity(settings.target))
         trio.run(_main, Proxy(settings, state), http, say)
     except BaseException as problem:
-        raise _translated(problem) from None
+        raise _translated(problem, state_dir) from None
     finally:
         state.close()
 
 
-def _translated(problem: BaseException) -> BaseException:
+def _translated(problem: BaseException, state_dir: Path) -> BaseException:
     """An expected failure as one line and an exit code; anything else as it is: it must be loud."""
     while isinstance(problem, BaseExceptionGroup) and len(problem.exceptions) == 1:
         problem = problem.exceptions[0]
@@ -72,6 +74,9 @@ def _translated(problem: BaseException) -> BaseException:
             return Failed(problem.text, EXIT_REFUSED)
         case BackfillError():
             return Failed(problem.text, EXIT_CONNECT)
+        case OSError() if problem.errno in DISK_ERRORS:
+            text = f"cannot write to the state directory {state_dir}: {problem.strerror}; mend that, or choose another"
+            return Failed(text, EXIT_USAGE)
         case OSError():
             return Failed(str(problem), EXIT_USAGE)
         case _:

@@ -34,6 +34,7 @@ class Upkeep:
 
     def __init__(self, proxy: Proxy) -> None:
         self._proxy = proxy
+        proxy.journal.failed = self._note_journal_problem
 
     async def run(self) -> None:
         """All of them, until cancelled."""
@@ -99,6 +100,7 @@ class Upkeep:
             self._remember()
 
     def _note_journal_problem(self) -> None:
+        """Called by the journal at once when it fails, and every second to see that it has recovered."""
         problem = self._proxy.journal.problem
         refuse = problem and self._proxy.settings.journal_full is WhenFull.REFUSE
         self._proxy.hub.read_only = f"crossfade: writes are refused, {problem}" if refuse else ""
