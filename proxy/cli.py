@@ -28,6 +28,7 @@ from backfill.url import Url, UrlError, parse_url
 from proxy.demo.command import demo
 from proxy.journal import Sync, WhenFull
 from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
+from proxy.scrubbing import DEFAULT_RATE
 from proxy.server import Proxy, Settings
 from proxy.show import finish_lines, flip_lines, force_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
@@ -108,6 +109,13 @@ def fail(text: str, code: int) -> NoReturn:
     help="When its disk is full: serve on (a crash then costs a new backfill), or refuse writes.",
 )
 @click.option("--no-watch", is_flag=True, help="Do not watch for changes made by others, or by scripts unseen.")
+@click.option(
+    "--scrub",
+    type=click.FloatRange(min=0),
+    default=DEFAULT_RATE,
+    show_default=True,
+    help="Keys a second compared in the background, without end, and copied again where they differ; 0: none.",
+)
 @click.option("--allow-non-empty", is_flag=True, help="Take a target that has keys; those not on the source go.")
 @state_dir_option
 def proxy(
@@ -119,6 +127,7 @@ def proxy(
     journal_sync: str,
     journal_full: str,
     no_watch: bool,
+    scrub: float,
     allow_non_empty: bool,
     state_dir: Path,
 ) -> None:
@@ -140,6 +149,7 @@ def proxy(
         journal_sync=Sync(journal_sync),
         journal_full=WhenFull(journal_full),
         watch=not no_watch,
+        scrub=scrub,
     )
 
     def say(running: Proxy) -> None:

@@ -17,6 +17,7 @@ from proxy.filling import Filling, Plan
 from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
 from proxy.progress import Work
+from proxy.scrubbing import Scrub
 from proxy.unheld import counted, review
 from proxy.verifying import Terms as VerifyTerms
 from proxy.verifying import Verifying
@@ -55,12 +56,14 @@ class Jobs:
     def __init__(self, proxy: Proxy, nursery: trio.Nursery) -> None:
         self.filling = Filling(proxy)
         self.verifying = Verifying(proxy)
+        self.scrub = Scrub(proxy, lambda: self.filling.running or self.verifying.running)
         self._proxy = proxy
         self._nursery = nursery
         self._flipping = trio.Lock()
         self._began = time.time()
         nursery.start_soon(self._refill)
         nursery.start_soon(review, proxy)
+        nursery.start_soon(_guarded, "scrub", self.scrub.run, self.scrub.failed)
 
     def __repr__(self) -> str:
         return f"<Jobs {self.filling!r} {self.verifying!r}>"
@@ -154,6 +157,7 @@ class Jobs:
             },
             "backfill": self.filling.progress.to_json(),
             "verify": {key: value for key, value in self.verifying.report.to_json().items() if key != "findings"},
+            "scrub": self.scrub.to_json(),
             "source": self._side("source"),
             "target": self._side("target"),
             "lane": {"connected": hub.lane.link is not None, "pending": hub.lane.pending},

@@ -71,6 +71,7 @@ class Settings:
     journal_sync: Sync = Sync.EVERYSEC
     journal_full: WhenFull = WhenFull.CONTINUE
     watch: bool = True
+    scrub: float = 200.0  # keys a second that are compared in the background; 0: none
 
 
 class Refused(Exception):

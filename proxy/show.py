@@ -54,10 +54,43 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "verify",
         f"{check['state']}, {check['checked']:,} checked, {sum(check[name] for name in STATUSES):,} different",
     )
+    yield "scrub", _scrub(status["scrub"])
     for flip in status["flips"][-3:]:
         yield "flip", f"to {flip['serving']}, pause {flip['pause_ms']:.1f} ms"
     for problem in status["problems"]:
         yield "problem", problem
+
+
+def _scrub(scrub: dict[str, Any]) -> str:
+    """What the comparison in the background has found, and when."""
+    if scrub["state"] == "off":
+        return "off (--scrub 0)"
+    last = scrub["last"]
+    if last is None:
+        ended = "no pass has ended yet"
+    else:
+        found = last["repaired"] + last["different"]
+        outcome = f"{found:,} differed" if found else "all equal"
+        ended = f"last pass {ago(last['ended'])}: {last['checked']:,} keys, {outcome}"
+    clean = scrub["last_clean"]
+    if clean and (last is None or clean != last["ended"]):
+        ended += f"; last clean one {ago(clean)}"
+    return f"{scrub['checked']:,} of {scrub['total']:,} keys at {scrub['rate']:g}/s; {ended}"
+
+
+def ago(at: float) -> str:
+    """How long ago this was (time.time()), as people say it."""
+    return f"{duration(time.time() - at)} ago"
+
+
+def duration(seconds: float) -> str:
+    """In the two units that matter."""
+    seconds = max(0, int(seconds))
+    for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
+        if seconds >= size:
+            rest = seconds % size // smaller
+            return f"{seconds // size} {unit}" + (f" {rest} {part}" if rest else "")
+    return f"{seconds} s"
 
 
 def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[str]:

@@ -9,9 +9,10 @@ side. A big key is compared page by page (`verifying_pages.py`). Memory does not
 from __future__ import annotations
 
 import json
+import logging
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -35,12 +36,20 @@ from resp.frames import decode, elements
 if TYPE_CHECKING:
     from proxy.server import Proxy
 
+log = logging.getLogger("crossfade")
+
+Pace = Callable[[float], Awaitable[bool]]
+"""Called before so many keys are read; False ends the run."""
+
 BATCH = 25  # keys read in one MULTI/EXEC, of PAGE_BYTES at most: small enough not to hold up the commands behind it
 AT_ONCE = 8  # batches under way
 ATTEMPTS = 20  # at one key: its type changes, or it is dirty
 PATIENCE_SECONDS = 10.0  # for a dirty key to settle before its difference counts
 TOLERANCE_MS = 1000  # between two deadlines; the clocks' offset is taken off before
 MAX_FINDINGS = 1000  # kept to be shown; all are counted
+KEY_BYTES = 10_000  # a big key counts as one for each so many bytes
+SECOND_LOOK_SECONDS = 1.0  # of a run in the background, at a difference: what others change is told a moment later
+MAX_LOGGED = 20  # keys named in the log by one run in the background
 
 
 @dataclass(slots=True)
@@ -80,6 +89,7 @@ class Terms:
     tolerance_ms: int = TOLERANCE_MS
     sample: int = 0  # look at so many keys only, drawn at random
     findings: Path | None = None  # a file that gets every finding as a line of JSON
+    pace: Pace | None = None  # it is a run in the background
 
 
 class Verifying:
@@ -103,7 +113,7 @@ class Verifying:
 
     async def run(self, terms: Terms = Terms()) -> None:
         """Compare everything, or a sample."""
-        began = time.monotonic()
+        began, gap, epoch = time.monotonic(), self._proxy.problems.get("watch"), self._proxy.roles.epoch
         report = self.report = Report(state=Work.RUNNING.value, sample=terms.sample)
         try:
             with _Findings(report, terms.findings) as findings:
@@ -117,9 +127,9 @@ class Verifying:
             report.state = Work.DONE.value
             if report.different:
                 self._proxy.verified_epoch = -1
-            elif not terms.sample:
+            elif not terms.sample and gap == self._proxy.problems.get("watch"):  # none has come meanwhile
                 self._proxy.problems.pop("watch", None)
-                self.clean_at, self._proxy.verified_epoch = time.time(), self._proxy.roles.epoch
+                self.clean_at, self._proxy.verified_epoch = time.time(), epoch
         report.seconds = round(time.monotonic() - began, 3)
 
 
@@ -164,8 +174,10 @@ class _Pass:
         self._sample = terms.sample
         self._findings = findings
         self._by_samples = False  # MEMORY USAGE is refused there
+        self._pace = terms.pace
         self._slots = trio.Semaphore(AT_ONCE)
         self._lost: Lost | None = None
+        self._logged = 0
 
     async def run(self) -> None:
         proxy = self._proxy
@@ -185,6 +197,9 @@ class _Pass:
                 await select(serving, db)
                 await select(mirror, db)
                 async for keys in scan(mirror):
+                    await self._keep_pace(len(keys) / BATCH)
+                    if self._lost is not None:
+                        raise self._lost
                     keys = self._drawn(keys, self._sample, sum(there.values()))
                     found = await serving.pipeline([[b"EXISTS", key] for key in keys])
                     suspects = [key for key, exists in zip(keys, found, strict=True) if not exists]
@@ -213,15 +228,24 @@ class _Pass:
         async with trio.open_nursery() as nursery:
             for key, (size, kind) in zip(keys, looks, strict=True):
                 if size > big and kind in PAGERS:
+                    await self._keep_pace(size / KEY_BYTES)
                     await self._slots.acquire()
                     nursery.start_soon(self._check_big, (db, key), kind)
                 else:
                     small.append((Reading(key, kind), size))
             for readings in _batches(small):
+                await self._keep_pace(len(readings))
+                if self._lost is not None:
+                    break
                 await self._slots.acquire()
                 nursery.start_soon(self._check_batch, db, readings)
         if self._lost is not None:
             raise self._lost
+
+    async def _keep_pace(self, keys: float) -> None:
+        """In the background: wait as long as it has to before so many keys are read."""
+        if self._pace is not None and not await self._pace(keys):
+            self._lost = Lost("given up: the sides were swapped, or a backfill is due")
 
     async def _check_big(self, place: Place, kind: bytes) -> None:
         try:
@@ -265,7 +289,7 @@ class _Pass:
         self, place: Place, believed: Believed, big: bytes | None
     ) -> Difference | Unreadable | None:
         """A difference that is not merely a copy on its way."""
-        repaired = False
+        repaired, looked_again = False, self._pace is None
         give_up = time.monotonic() + PATIENCE_SECONDS
         while True:
             if big is None:
@@ -282,8 +306,13 @@ class _Pass:
                 if time.monotonic() > give_up:
                     break
                 await trio.sleep(0.05)
+            elif not looked_again:
+                looked_again = True
+                await trio.sleep(SECOND_LOOK_SECONDS)
             elif self._repair and not repaired:
                 repaired = True
+                if self._pace is not None:
+                    self._log(place, found)
                 self._proxy.hub.repair.mark_unordered(place, "found different by verify")
                 self._proxy.hub.flush()
             else:
@@ -292,6 +321,12 @@ class _Pass:
         if repaired and found is None:
             self._report.repaired += 1
         return found
+
+    def _log(self, place: Place, found: Difference) -> None:
+        self._logged += 1
+        if self._logged <= MAX_LOGGED:
+            what = f"{found.status.value}: {found.detail}"
+            log.warning("db %d %s differs (%s): copied again", place[0], show(place[1]), what)
 
     async def _compare(self, place: Place, believed: Believed) -> tuple[Difference | Unreadable | None, bool]:
         """What differs, and whether the key was dirty while it was read."""

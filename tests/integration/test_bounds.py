@@ -124,6 +124,7 @@ def test_more_dirty_keys_than_are_kept_end_in_a_backfill(make_rig: MakeRig, reco
     rig.assert_recovered()
 
 
+@pytest.mark.slow
 def test_hot_keys_while_the_target_hangs(make_rig: MakeRig, record_property: Record) -> None:
     """The mirror queue fills up to its limit, then effects become dirty keys."""
     rig = make_rig()
@@ -142,6 +143,7 @@ def test_hot_keys_while_the_target_hangs(make_rig: MakeRig, record_property: Rec
 # -- clients ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_clients_that_pipeline_for_ever_while_the_source_hangs(make_rig: MakeRig, record_property: Record) -> None:
     """They are not read from any more, and go on when it does."""
     rig = make_rig()

@@ -143,6 +143,7 @@ def test_serving_on_is_the_default(make_setting: MakeSetting) -> None:
     assert setting.proxy.status()["phase"] == "in-sync"
 
 
+@pytest.mark.slow
 def test_killed_while_it_serves_on(make_setting: MakeSetting) -> None:
     """What was under way is not known: a new backfill, by itself."""
     setting = make_setting()
@@ -187,6 +188,7 @@ def test_writes_are_refused_if_the_operator_wants_that(make_setting: MakeSetting
     promises.check(setting.target)
 
 
+@pytest.mark.slow
 def test_a_transaction_that_is_open_when_the_disk_is_full(make_setting: MakeSetting) -> None:
     """What it has queued is not executed; one that only reads is."""
     setting = make_setting("--journal-full", "refuse")
