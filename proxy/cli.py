@@ -312,9 +312,9 @@ def backfill(
             text = f"only keys of {end['selection']}: the phase stays what it was until all keys are copied"
             out.print(text, markup=False)
         for line in end["failures"]:
-            out.print(f"  {line}")
+            out.print(f"  {line}", markup=False)
         if end["problem"]:
-            out.print(f"not complete: {end['problem']}")
+            out.print(f"not complete: {end['problem']}", markup=False)
     sys.exit(0 if end["state"] == "done" else EXIT_DIFFERENT)
 
 

@@ -149,7 +149,6 @@ class Filling:
         if not plan.partial:
             self.progress.complete = True
             self._proxy.remember_now(backfilled=True, filled=True, filling=False)
-            self._proxy.problems.pop("filling", None)
             self._proxy.hub.recorder.copied_all(unmirrored)
         self._proxy.forget_checkpoint(partial=plan.partial)
         self._end(Work.DONE, "")

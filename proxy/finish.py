@@ -93,7 +93,7 @@ def retire(proxy: Proxy) -> None:
     hub.repair.frozen = ""
     hub.recorder.unmirrored.clear()
     proxy.verified_epoch = -1
-    for topic in ("filling", "watch", "target", "journal", "fsync"):
+    for topic in ("watch", "scrub", "target", "journal", "fsync"):
         proxy.problems.pop(topic, None)
     proxy.forget_checkpoint()
     hub.mirror.retire()

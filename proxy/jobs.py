@@ -16,12 +16,12 @@ import trio
 from proxy.filling import Filling, Plan
 from proxy.finish import FINISHED, End, finish, mirror_again
 from proxy.flip import Outcome, Terms, flip
+from proxy.problems import look
 from proxy.progress import Work
 from proxy.scrubbing import Scrub
 from proxy.unheld import counted, review
 from proxy.verifying import Terms as VerifyTerms
 from proxy.verifying import Verifying
-from proxy.watch import State
 
 if TYPE_CHECKING:
     from proxy.server import Proxy
@@ -104,15 +104,17 @@ class Jobs:
         return finish(self._proxy, self)
 
     async def _refill(self) -> None:
-        """A backfill that is due, after one that was complete or was cut short, begins by itself."""
+        """A backfill that is due, after one that was complete or was cut short, begins by itself. What is wrong is
+        looked at as often, so that the log has it."""
         proxy = self._proxy
         while True:
             await trio.sleep(REFILL_SECONDS)
+            look(proxy, self.filling.progress)
             durable = proxy.state.durable
             due = not self._proxy.finished and not durable.backfilled and (durable.filled or durable.filling)
             up = proxy.hub.lane.link is not None and proxy.hub.mirror.link is not None
             if due and up and not self.filling.running and not durable.frozen:
-                log.info("the backfill begins again: %s", proxy.problems.get("filling", "it was cut short"))
+                log.info("the backfill begins again: %s", proxy.refill_reason or "it was cut short")
                 self.start_backfill(Plan())
 
     def start_verify(self, terms: VerifyTerms) -> None:
@@ -185,7 +187,7 @@ class Jobs:
             "flips": proxy.flips,
             "finished": proxy.state.durable.finished or None,
             "last_clean_verify": self.verifying.clean_at or None,
-            "problems": self._problems(),
+            "problems": look(proxy, self.filling.progress),
             "listen": f"{proxy.settings.host}:{proxy.port}",
             "pid": os.getpid(),
             "uptime_s": round(time.time() - self._began, 1),
@@ -203,32 +205,3 @@ class Jobs:
             "clock_offset_ms": round(side.facts.clock.offset_ms, 3),
             "clock_uncertainty_ms": round(side.facts.clock.uncertainty_ms, 3),
         }
-
-    def _problems(self) -> list[str]:
-        """One line each: what is wrong, since when, and what is being done."""
-        proxy = self._proxy
-        found = [
-            f"{side.name.value} {side.url.address}: {side.problem} (for {time.time() - side.since:.0f} s; reconnecting)"
-            for side in proxy.sides.values()
-            if side.problem and not (proxy.finished and side is proxy.mirror)
-        ]
-        found += proxy.problems.values()
-        if proxy.turned_away and len(proxy.hub.sessions) >= proxy.max_clients:
-            found.append(
-                f"{proxy.turned_away:,} clients were turned away: {proxy.max_clients:,} are connected, as many as may "
-                "be (10,000, or what `ulimit -n` allows)"
-            )
-        if proxy.hub.watch.state is State.REFUSED:
-            found.append(
-                f"the {proxy.roles.serving.value} does not allow CLIENT TRACKING: undeclared script keys, evictions "
-                "and writers that bypass the proxy are seen by `crossfade verify` only"
-            )
-        if proxy.hub.pausing.kind:
-            found.append(f"{proxy.hub.pausing}")
-        if proxy.hub.repair.frozen:
-            found.append(proxy.hub.repair.frozen)
-        found += [
-            f"db {db} {key!r} cannot be copied: {mark.reason} (is retried)"
-            for (db, key), mark in proxy.hub.repair.keys.failing(5)
-        ]
-        return found

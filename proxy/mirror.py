@@ -76,6 +76,7 @@ class Mirror:
         self._db = 0
         self._pttls: list[tuple[bytes, int]] = []  # asked before the next effect: keys that will expire, or are missing
         self._last: tuple[int, Batch] | None = None  # the item of the batch that may grow
+        self._refused = b""  # the last error of a transaction's commands: EXEC's own says nothing
 
     def __repr__(self) -> str:
         return f"<Mirror {self.link!r} inflight={len(self._inflight)} bytes={self.queued_bytes} seq={self.seq}>"
@@ -172,8 +173,8 @@ class Mirror:
 
     def _as_sent_alone(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
         _, _, payload, spec, args, db, _ = item
-        size = len(payload) + OVERHEAD_BYTES
-        if not self._takes(db, size):
+        size = 2 * len(payload) + OVERHEAD_BYTES  # as it is sent, and its arguments
+        if not self._takes(db, len(payload)):
             self._drop(db, spec.keys(args))
             return
         if db != self._db:
@@ -367,6 +368,9 @@ class Mirror:
                     self._copied(item, frame)
                 elif kind == CALL:
                     item[1](frame)
+                elif kind == SKIP:
+                    if frame[0] == _ERROR:
+                        self._refused = frame
                 elif kind == SWALLOW and frame[0] == _ERROR:
                     text = frame[1:-2].decode(errors="replace")
                     if self.link is not None:
@@ -416,8 +420,9 @@ class Mirror:
         _, seq, _, db, effect, replied, block = item
         replies = elements(frame) if block and frame[0] != _ERROR else [frame]
         reason = ""
+        refused, self._refused = self._refused, b""
         if len(replies) != len(effect.commands):
-            reason = self._why(b"", frame, b"EXEC")
+            reason = self._why(b"", refused or frame, b"EXEC")
         else:
             for command, expected, got in zip(effect.commands, effect.expected, replies, strict=True):
                 if not self._same(expected, got):
@@ -471,6 +476,9 @@ class Mirror:
         _, seq, _, place, form, count = item
         replies = elements(frame) if count > 1 and frame[0] != _ERROR else [frame]
         error = next((reply for reply in replies if reply[0] == _ERROR), None)
+        refused, self._refused = self._refused, b""
+        if error is not None and error.startswith(b"-EXECABORT"):
+            error = refused or error
         if error is None and len(replies) != count:
             error = b"-ERR the rebuilding transaction was not executed\r\n"
         self.copied(place, seq, form, error)

@@ -64,7 +64,6 @@ def freeze(proxy: Proxy, why: str) -> None:
     """Delete nothing on the mirror side until the operator has decided."""
     text = f"{why}: nothing is deleted on the {proxy.roles.mirror.value} until you say `crossfade thaw` (the loss is "
     text += "real and wanted), or let the other side serve with `crossfade flip --force`"
-    log.error("%s", text)
     proxy.hub.repair.frozen = text
     proxy.state.remember(frozen=text)
 
@@ -75,5 +74,6 @@ def thaw(proxy: Proxy) -> bool:
         return False
     proxy.hub.repair.frozen = ""
     proxy.state.remember(frozen="")
+    proxy.hub.repair.keys.retry(float("inf"))  # those that waited for this
     proxy.fall_back("the loss of keys was accepted")
     return True

@@ -29,6 +29,7 @@ from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
 from proxy.pins import Pins
+from proxy.problems import Problems
 from proxy.progress import forget, load
 from proxy.recovery import restarted
 from proxy.roles import Name, Roles
@@ -110,7 +111,8 @@ class Proxy:
         password = "" if settings.no_auth else settings.source.password
         self.local = Local(self.hub, user=settings.source.user, password=password)
         self.hub.router = Router(self.hub, Catalog.default(), self.local)
-        self.problems: dict[str, str] = {}  # what an operator should know, by topic
+        self.problems = Problems()
+        self.refill_reason = ""  # why a new backfill is due, or was
         self.flips: list[dict[str, object]] = []
         self.journal = Journal(state.path / "journal", sync=settings.journal_sync, when_full=settings.journal_full)
         self.port = settings.port
@@ -149,7 +151,7 @@ class Proxy:
             return Phase.FINISHED
         if not self.state.durable.backfilled:
             return Phase.FILLING
-        if self.hub.repair.keys.dirty or self.hub.mirror.link is None:
+        if self.hub.repair.keys.dirty or self.hub.mirror.link is None or self.mirror.problem:
             return Phase.CONVERGING
         return Phase.IN_SYNC
 
@@ -166,7 +168,7 @@ class Proxy:
         if self.finished:
             return
         log.warning("back to filling: %s", reason)
-        self.problems["filling"] = reason
+        self.refill_reason = reason
         self.verified_epoch = -1
         self.state.remember(backfilled=False)
         self.refill()
@@ -301,9 +303,10 @@ class Proxy:
             try:
                 stream = await listener.accept()
             except OSError as problem:  # too many open files: wait for some to be closed
-                self.problems["accept"] = f"cannot accept connections: {problem.strerror}"
+                self.problems["accept"] = f"new clients have to wait: {problem.strerror}; tried again all the time"
                 await trio.sleep(0.1)
                 continue
+            self.problems.pop("accept", None)
             self._join(socket.socket(fileno=stream.socket.detach()))
 
     def _join(self, sock: socket.socket) -> None:
@@ -477,12 +480,18 @@ class Proxy:
         self.hub.router.use(side.catalog)
 
     def _lane_lost(self, loss: LaneLoss) -> None:
-        log.warning("lane lost (%s): %r", loss.reason, loss)
+        log.warning(
+            "link to the %s lost (%s): %d clients with writes in flight are disconnected, %d reads are asked again",
+            self.roles.serving.value,
+            loss.reason,
+            len(loss.doomed),
+            len(loss.reads),
+        )
         self._loss = loss
         self._lost[self.roles.serving].set()
 
     def _mirror_lost(self, reason: str) -> None:
-        log.warning("mirror link lost: %s", reason)
+        log.warning("link to the %s lost (%s): what it had not acknowledged is dirty", self.roles.mirror.value, reason)
         self._lost[self.roles.mirror].set()
 
     async def _dial_pin(self) -> Link:

@@ -7,6 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
+
+from proxy.problems import duration
 
 STATUSES = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
@@ -15,7 +18,7 @@ def status_table(status: dict[str, Any]) -> Table:
     """The status document for a person."""
     table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
     for name, value in _rows(status):
-        table.add_row(name, value)
+        table.add_row(name, Text(value))  # as it is: a key may look like markup
     return table
 
 
@@ -27,13 +30,16 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "finished", f"{since}: nothing is mirrored; point the {status['clients']:,} clients at the target"
     for name in ("source", "target"):
         side = status[name]
-        yield name, f"{side['url']}  {side['version']}  {'connected' if side['connected'] else side['problem']}"
+        state = "connected" if side["connected"] else f"{side['problem']}, for {duration(time.time() - side['since'])}"
+        yield name, f"{side['url']}  {side['version']}  {state}"
     mirror = status["mirror"]
     yield (
         "mirror queue",
         (f"{mirror['queued']:,} awaited, {mirror['queued_bytes']:,} bytes, lag {mirror['lag_ms']:.1f} ms"),
     )
-    yield "dirty keys", f"{status['dirty']:,}"
+    reasons = status["copies"]["reasons"]
+    most = f"  (mostly: {next(iter(reasons))})" if status["dirty"] and reasons else ""
+    yield "dirty keys", f"{status['dirty']:,}{most}"
     if status["unmirrored"]:
         yield "unmirrored", f"{status['unmirrored']:,}: {', '.join(status['unmirrored_commands'])}"
     unheld = status["unheld"]
@@ -81,16 +87,6 @@ def _scrub(scrub: dict[str, Any]) -> str:
 def ago(at: float) -> str:
     """How long ago this was (time.time()), as people say it."""
     return f"{duration(time.time() - at)} ago"
-
-
-def duration(seconds: float) -> str:
-    """In the two units that matter."""
-    seconds = max(0, int(seconds))
-    for size, unit, smaller, part in ((86400, "d", 3600, "h"), (3600, "h", 60, "min"), (60, "min", 1, "s")):
-        if seconds >= size:
-            rest = seconds % size // smaller
-            return f"{seconds // size} {unit}" + (f" {rest} {part}" if rest else "")
-    return f"{seconds} s"
 
 
 def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iterator[str]:

@@ -99,6 +99,7 @@ def test_it_begins_anew_after_a_flip(make_rig: MakeRig) -> None:
     rig.assert_recovered()
 
 
+@pytest.mark.slow
 def test_it_can_be_switched_off(make_rig: MakeRig) -> None:
     rig = make_rig(*("redis-6.2", "valkey-9.1"), "--scrub", "0")
     assert rig.proxy.status()["scrub"]["state"] == "off"
