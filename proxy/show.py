@@ -53,8 +53,13 @@ def _rows(status: dict[str, Any]) -> Iterator[tuple[str, str]]:
     filling = status["backfill"]
     yield (
         "backfill",
-        f"{filling['state']}, {filling['copied']:,} of {filling['total']:,} keys, {filling['failed']:,} failed",
+        f"{filling['state']}, {filling['copied']:,} of {filling['total']:,} keys, {filling['failed']:,} failed"
+        + (f", only {filling['selection']}" if filling["selection"] else "")
+        + (", yielding to live traffic" if filling["yielding"] else ""),
     )
+    copies = status["copies"]
+    if copies["in_pages"]:
+        yield "big keys", f"{copies['in_pages']:,} being copied in pages, {copies['pages']:,} pages so far"
     check = status["verify"]
     yield (
         "verify",
