@@ -46,9 +46,9 @@ def backfill(proxy: RunningProxy, *options: str) -> dict[str, Any]:
 
 def in_the_middle(proxy: RunningProxy, *options: str) -> None:
     """Until a backfill has a checkpoint, and is far from its end."""
-    proxy.admin("BACKFILL", "RATE", "2500", *options)
+    proxy.admin("BACKFILL", "RATE", "700", *options)
     checkpoint = proxy.state_dir / CHECKPOINT
-    until_status(proxy, lambda now: checkpoint.exists() and now["backfill"]["scanned"] > 1500, "a checkpoint")
+    until_status(proxy, lambda now: checkpoint.exists() and now["backfill"]["scanned"] > 1200, "a checkpoint")
     assert proxy.status()["backfill"]["state"] == "running"
 
 
