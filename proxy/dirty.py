@@ -250,6 +250,11 @@ class DirtyKeys:
         self._lag -= mark.lag
         return True
 
+    def damaged(self, place: Place) -> bool:
+        """Whether the copy under way does not cover everything that is known."""
+        mark = self._marks.get(place)
+        return mark is not None and (mark.again or mark.held > 0)
+
     def failed(self, place: Place, reason: str, *, due: float | None = None) -> None:
         """The read or the copy failed. It is tried again at once, or from `due` on (the caller's clock) by `retry`."""
         mark = self._marks.get(place)

@@ -79,6 +79,7 @@ class Repair:
         self.sizes: dict[Place, int] = {}  # bytes of keys that are about to be marked, as far as somebody knows
         self._by_samples = False  # MEMORY USAGE is refused there
         self._reading_bytes = 0
+        self._big_since: dict[Place, float] = {}  # when the copy in pages began
         self._small: dict[Place, int] = {}
         self._small_before: dict[Place, int] = {}
         self._small_since = 0.0
@@ -132,6 +133,7 @@ class Repair:
         self.copies_in_pages.forget()
         self.keys.forget()
         self.sizes.clear()
+        self._big_since.clear()
         self.lossy.clear()
         self._forms.clear()
         self._believed.clear()
@@ -211,6 +213,7 @@ class Repair:
             return
         size, kind = found
         if size > self.big_bytes and self.copies_in_pages.takes(place, kind, size):
+            self._big_since[place] = self._clock()
             self.copies_in_pages.begin(place, serial, kind, size)
         else:
             self._read(place, serial, size)
@@ -312,7 +315,10 @@ class Repair:
             self.lossy[place] = "; ".join(copy.pager.lost)
         else:
             self.lossy.pop(place, None)
-        if self.keys.settled(place, copy.seq):
+        took = self._clock() - self._big_since.pop(place, self._clock())
+        if self.keys.damaged(place):  # by what only a whole copy shows: not all the time, for a key of this size
+            self.keys.failed(place, "scripts or transactions wrote to it while it was copied", due=self._clock() + took)
+        elif self.keys.settled(place, copy.seq):
             self.cleaned(place)
 
     def _needs_struct(self, place: Place, error: bytes) -> None:

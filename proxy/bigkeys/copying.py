@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from proxy.mirror import Mirror
     from proxy.roles import Roles
 
-AT_ONCE = 2  # keys paged at the same time; more would only be lag for live effects
+AT_ONCE = 4  # keys paged at the same time; of them one page at a time is in the lane: no command waits for two
 PAGES_AHEAD = 2  # pages of one key that the mirror has not acknowledged
 WHOLE_BYTES = 64 * 1024 * 1024  # a key that cannot be paged is read whole up to here
 MAX_BREAKS = 5  # in a row, before that
@@ -59,7 +59,6 @@ class Copy:
     link: Link | None  # a cursor belongs to one connection's server
     seq: int = 0  # where the first page stands in the mirror queue
     started: bool = False  # it does
-    reading: bool = False
     unacknowledged: int = 0
     finished: bool = False  # the last page is in the mirror queue
     earliest: int | None = None  # deadline that the key had, or was given, since the last page (serving side's clock)
@@ -93,6 +92,7 @@ class Copies:
         self._running: dict[Place, Copy] = {}
         self._waiting: deque[Copy] = deque()
         self._breaks: dict[Place, int] = {}
+        self._in_lane = 0  # pages
 
     @property
     def _keys(self) -> DirtyKeys:
@@ -137,18 +137,21 @@ class Copies:
                 self._end(copy)
             elif self._keys.reading(copy.place, copy.serial):
                 self._running[copy.place] = copy
-        for copy in list(self._running.values()):
-            if not (copy.reading or copy.finished) and copy.unacknowledged < PAGES_AHEAD and self.may_read():
+        for place, copy in list(self._running.items()):
+            if self._in_lane or not self.may_read():
+                return
+            if not copy.finished and copy.unacknowledged < PAGES_AHEAD:
+                self._running[place] = self._running.pop(place)  # its turn comes again after all others'
                 self._read(copy)
 
     def _read(self, copy: Copy) -> None:
         db, key = copy.place
-        copy.reading = True
+        self._in_lane += 1
         head = [*head_commands(key, self._roles.serving_facts.commands), [b"TYPE", key], [copy.pager.length, key]]
         self._lane.call(db, [*head, *copy.pager.read()], lambda frame: self._on_read(copy, frame))
 
     def _on_read(self, copy: Copy, frame: bytes | None) -> None:
-        copy.reading = False
+        self._in_lane -= 1
         if self._running.get(copy.place) is not copy:
             return
         if not copy.started and not self._keys.reading(copy.place, copy.serial):  # forgotten, or relabelled
