@@ -39,7 +39,7 @@ from .sides import Facts, expect, keyspace, learn, shift_between
 from .tally import Place, Tally
 from .walking import COUNT, copy_functions
 
-MAX_SUSPECTS = 5000  # keys to be looked at again; when there are as many, that comes first
+MAX_SUSPECTS = 50_000  # keys to be looked at again; when there are as many, that comes first
 MAX_SHOWN = 100  # findings kept to be shown; all are counted, and told to `found`
 ATTEMPTS = 8  # at a key whose type changes whenever it is read
 CLOCK_S = 10.0

@@ -11,8 +11,7 @@ ends the copy (ServerRefuses, ConnectionLost), to be begun again at the tally's 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from math import inf
 from typing import Any
 
@@ -25,10 +24,11 @@ from ..codec import Believed, Form, Unreadable, WrongType, losses, parse, read_c
 from ..errors import BackfillError, ServerRefuses, is_passing
 from ..values import State
 from . import bulk
+from .groups import Group, Probe, Reading, Writing
 from .limits import Budget, Rate
 from .nurseries import open_nursery
 from .pages import BigKeys, Changing
-from .pipe import Pipe, Ticket
+from .pipe import Pipe
 from .sides import Facts
 from .tally import MAX_FAILED, MAX_LOSSY, Page, Place, Tally
 
@@ -41,77 +41,6 @@ NO_LIMIT_BYTES = 64 * 1024 * 1024  # no payload of a key below PAGED_BYTES is la
 UNKNOWN_BYTES = 1024  # where MEMORY USAGE is not allowed
 ATTEMPTS = 8  # at a key whose type changes whenever it is read
 SKEW_MS = 100  # clocks further apart: the deadlines of hash fields inside a payload would be wrong by that much
-
-
-@dataclass(slots=True)
-class Group:
-    """Keys of one db that travel together. `names`: the keys encoded; `sizes`: expected bytes of each."""
-
-    db: int
-    keys: list[bytes]
-    names: list[bytes]
-    sizes: list[int]
-    page: Page | None = None
-    form: Form | None = None  # None: what the copier believes to be right
-    believed: list[Believed] = field(default_factory=list)  # form STRUCT: types, as far as they are known
-    attempts: int = 0
-    cost: int = 0  # bytes of the budget
-
-    def part(self, start: int, end: int) -> Group:
-        return Group(
-            self.db,
-            self.keys[start:end],
-            self.names[start:end],
-            self.sizes[start:end],
-            self.page,
-            self.form,
-            self.believed[start:end],
-        )
-
-    def chosen(self, indexes: Iterable[int]) -> Group:
-        """Some of them, with the page and the cost of all."""
-        return Group(
-            self.db,
-            [self.keys[index] for index in indexes],
-            [self.names[index] for index in indexes],
-            [self.sizes[index] for index in indexes],
-            self.page,
-            attempts=self.attempts,
-            cost=self.cost,
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Probe:
-    """What to ask the source about keys before they are copied: `data` gets `count` replies."""
-
-    db: int
-    keys: list[bytes]
-    names: list[bytes]
-    data: bytes
-    count: int
-
-
-@dataclass(slots=True)
-class Reading:
-    """A group whose read is under way: the ends of its blocks, and how many replies each of them gets."""
-
-    group: Group
-    form: Form
-    ticket: Ticket
-    ends: list[int]
-    counts: list[int]
-
-
-@dataclass(slots=True)
-class Writing:
-    """Keys whose write is under way. `counts`: the replies of each key, or empty for one each."""
-
-    group: Group
-    form: Form
-    ticket: Ticket
-    counts: list[int]
-    nothing: list[int]  # where a key was deleted, as the source has none
 
 
 class Copier:
@@ -488,6 +417,7 @@ class Copier:
                 raise
             self._failed(group, group.keys[0], problem.text)
         else:
+            await self._bytes_rate.take(outcome.size)
             self._tally.rereads += outcome.rereads
             self._tally.size += outcome.size
             self._tally.big += 1

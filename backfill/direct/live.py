@@ -311,6 +311,8 @@ class Following:
         return "; ".join(doubts)
 
     async def _copy_functions(self) -> None:
+        if not self._selection.everything:
+            return
         payload = await self._source.call(b"FUNCTION", b"DUMP")
         if isinstance(payload, bytes) and payload != self._known.library:
             self._known.library = payload

@@ -105,7 +105,8 @@ class BigKeys:
     async def _copy(self, source: Client, target: Client, key: bytes, shift_ms: int) -> Outcome:
         size = 0
         for rereads in range(1 if self._live else READINGS):
-            _, kind, size = await source.pipeline([[b"WATCH", key], [b"TYPE", key], [b"MEMORY", b"USAGE", key]])
+            watch, kind, size = await source.pipeline([[b"WATCH", key], [b"TYPE", key], [b"MEMORY", b"USAGE", key]])
+            expect(watch, "a big key cannot be copied exactly: WATCH")
             pager = PAGERS.get(expect(kind, "TYPE"))
             if pager is None or not isinstance(size, int):
                 return Outcome(small=True)
@@ -313,7 +314,7 @@ def _hold_place(reading: _Reading, identity: bytes, present: set[bytes], added: 
 
 
 def _exclusive(facts: Facts) -> bool:
-    return facts.version[1] >= 6  # "(": since 6.2
+    return facts.version[1:] >= (6, 2)
 
 
 def _next_id(identity: bytes) -> bytes:

@@ -15,7 +15,8 @@ import trio
 from resp.encode import encode
 
 from ..scan import START
-from .copier import Copier, Probe
+from .copier import Copier
+from .groups import Probe
 from .nurseries import open_nursery
 from .pipe import Pipe
 from .selection import Selection

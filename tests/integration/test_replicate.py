@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Callable
 from functools import partial
 from itertools import product
@@ -21,7 +23,7 @@ from backfill.direct.selection import Selection
 from resp.slots import key_slot
 from tests.equality import assert_equal_servers, compare_servers
 from tests.integration.direct_rig import Command, compare, fill_with_special_keys, replicate, replication, run_here
-from tests.proxies import run_crossfade, until
+from tests.proxies import CROSSFADE, ROOT, run_crossfade, until
 from tests.relay import Relay
 from tests.servers import NAMES, Pool, Server
 from tests.traffic import preload
@@ -394,6 +396,33 @@ def test_source_and_target_mixed_up(two: tuple[Server, Server], tmp_path: Path) 
     with pytest.raises(Refused, match="are the two mixed up"):
         replicate(source, target, tmp_path, mode=Mode.LIVE, allow_non_empty=True)
     assert target.call("GET", "k") == b"1"
+
+
+# A process's peak memory begins with that of the one that started it: so a small one does.
+LAUNCHER = """
+import os, sys
+_, status, usage = os.wait4(os.spawnvp(os.P_NOWAIT, sys.argv[1], sys.argv[1:]), 0)
+print(usage.ru_maxrss)
+sys.exit(os.waitstatus_to_exitcode(status))
+"""
+
+
+@pytest.mark.slow
+def test_memory(two: tuple[Server, Server], tmp_path: Path) -> None:
+    """Neither many keys nor huge values: what is under way is bounded in bytes."""
+    source, target = two
+    source.call("DEBUG", "POPULATE", 200_000, "key", 100)
+    with source.client() as client:
+        client.set("huge", b"0123456789" * 10_000_000)
+        for start in range(0, 300_000, 5000):
+            client.sadd("many", *range(start, start + 5000))
+        for number in range(300):
+            client.set(f"large {number}", b"x" * 1_000_000)
+    for command in (["replicate", "--state-dir", str(tmp_path)], ["compare"]):
+        words = [*CROSSFADE, *command, source.url, target.url, "--json"]
+        done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *words], cwd=ROOT, capture_output=True, check=True)
+        assert int(done.stdout.splitlines()[-1]) < 150 * 1024, command
+    assert compare(source, target).different == 0
 
 
 def test_a_target_that_is_full(two: tuple[Server, Server], tmp_path: Path) -> None:
