@@ -240,27 +240,30 @@ async def _scan(reading: _Reading, command: bytes) -> AsyncGenerator[list[bytes]
 
 
 async def _set(reading: _Reading) -> Pages:
-    async for members in _scan(reading, b"SSCAN"):
-        yield _spread(b"SADD", reading.temporary, members)
+    async with aclosing(_scan(reading, b"SSCAN")) as pages:
+        async for members in pages:
+            yield _spread(b"SADD", reading.temporary, members)
 
 
 async def _zset(reading: _Reading) -> Pages:
-    async for flat in _scan(reading, b"ZSCAN"):
-        flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
-        yield _spread(b"ZADD", reading.temporary, flat)
+    async with aclosing(_scan(reading, b"ZSCAN")) as pages:
+        async for flat in pages:
+            flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
+            yield _spread(b"ZADD", reading.temporary, flat)
 
 
 async def _hash(reading: _Reading) -> Pages:
     ask = b"HPEXPIRETIME" in reading.facts[0].commands
     tell = b"HPEXPIREAT" in reading.facts[1].commands
-    async for flat in _scan(reading, b"HSCAN"):
-        commands = _spread(b"HSET", reading.temporary, flat)
-        if ask:
-            deadlines = await _field_deadlines(reading, flat[::2])
-            reading.deadlines += len(deadlines)
-            if tell:
-                commands += _expire_fields(reading, deadlines)
-        yield commands
+    async with aclosing(_scan(reading, b"HSCAN")) as pages:
+        async for flat in pages:
+            commands = _spread(b"HSET", reading.temporary, flat)
+            if ask:
+                deadlines = await _field_deadlines(reading, flat[::2])
+                reading.deadlines += len(deadlines)
+                if tell:
+                    commands += _expire_fields(reading, deadlines)
+            yield commands
 
 
 async def _field_deadlines(reading: _Reading, fields: Sequence[bytes]) -> dict[bytes, int]:

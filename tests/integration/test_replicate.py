@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
 from functools import partial
 from itertools import product
 from pathlib import Path
@@ -144,12 +145,15 @@ def test_a_big_key_that_changes_under_its_pages(
 
     def change_behind(pager: pages.Pager) -> pages.Pager:
         async def paged(reading: Any) -> AsyncGenerator[list[list[bytes]], None]:
-            async for number, commands in _numbered(pager.pages(reading)):
-                yield commands
-                if number == 1 and (always or reading.key not in changed):
-                    changed.add(reading.key)
-                    words = CHANGES[reading.key.decode()]
-                    await trio.to_thread.run_sync(partial(source.call, *words))
+            first = True
+            async with aclosing(pager.pages(reading)) as inner:
+                async for commands in inner:
+                    yield commands
+                    if first and (always or reading.key not in changed):
+                        changed.add(reading.key)
+                        words = CHANGES[reading.key.decode()]
+                        await trio.to_thread.run_sync(partial(source.call, *words))
+                    first = False
 
         return pages.Pager(paged, pager.length)
 
@@ -159,13 +163,6 @@ def test_a_big_key_that_changes_under_its_pages(
     assert changed == {name.encode() for name in CHANGES}
     assert_equal_servers(source, target, stream_counters=False)
     assert not [key for key in target.call("KEYS", "*") if key.startswith(pages.PREFIX)]
-
-
-async def _numbered(generator: Any) -> AsyncGenerator[tuple[int, Any], None]:
-    number = 0
-    async for item in generator:
-        number += 1
-        yield number, item
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
@@ -408,6 +405,7 @@ sys.exit(os.waitstatus_to_exitcode(status))
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_memory(two: tuple[Server, Server], tmp_path: Path) -> None:
     """Neither many keys nor huge values: what is under way is bounded in bytes."""
     source, target = two
