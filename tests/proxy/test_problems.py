@@ -66,7 +66,7 @@ def test_durations(seconds: float, text: str) -> None:
 def test_what_looks_like_markup_is_shown_as_it_is() -> None:
     """A password hint, or a key's name, must not be taken for a style; nor end in a traceback."""
     side = {"url": "redis://h/0", "version": "redis 6.2", "connected": False, "problem": "[USER]", "since": 0.0}
-    jobs = {"state": "idle", "copied": 0, "total": 0, "failed": 0}
+    jobs = {"state": "idle", "copied": 0, "total": 0, "failed": 0, "selection": "", "yielding": False}
     counts = dict.fromkeys(("checked", "missing", "extra", "type", "ttl", "value", "unreadable"), 0)
     status = {
         "phase": "filling",
@@ -76,7 +76,7 @@ def test_what_looks_like_markup_is_shown_as_it_is() -> None:
         "target": side,
         "mirror": {"queued": 0, "queued_bytes": 0, "lag_ms": 0.0},
         "dirty": 1,
-        "copies": {"reasons": {"why [not]": 1}},
+        "copies": {"reasons": {"why [not]": 1}, "in_pages": 0, "pages": 0},
         "unmirrored": 0,
         "clients": 0,
         "waiting": 0,
