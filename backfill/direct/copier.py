@@ -420,11 +420,11 @@ class Copier:
             await self._bytes_rate.take(outcome.size)
             self._tally.rereads += outcome.rereads
             self._tally.size += outcome.size
-            self._tally.big += 1
             if outcome.small:
                 group.sizes = [0]
                 self._again(group, [0], self.form, [])
             else:
+                self._tally.big += 1
                 self._tally.copied += 1
                 if outcome.stream and self.on_stream is not None:
                     self.on_stream(place)

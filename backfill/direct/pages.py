@@ -39,6 +39,7 @@ PAGE_BYTES = 512 * 1024  # of one page's elements: about a millisecond of either
 MAX_PAGE_ELEMENTS = 5000
 PIECE_BYTES = 1024 * 1024  # of a string: a copy in memory, nothing else
 READINGS = 3
+RESTS = 2  # live: for so many times as long as a copy took, the key is not copied again, so that others are
 WHOLE_BYTES = 256 * 1024 * 1024
 PREFIX = b"crossfade:paging:"
 TEMPORARY_MS = 600_000  # a temporary key's life, begun anew with every page
@@ -89,9 +90,23 @@ class BigKeys:
         self._facts = facts
         self._fences = fences  # ids of connections to the target that may have been lost
         self._live = live
+        self._due: dict[Place, float] = {}  # live: when a key may be copied again
 
     async def copy(self, place: Place, shift_ms: int) -> Outcome:
         """Errors: Changing, ServerRefuses, ConnectionLost, ConnectError."""
+        if not self._live:
+            return await self._copy_now(place, shift_ms)
+        began = trio.current_time()
+        if (left := self._due.get(place, 0.0) - began) > 0:
+            raise Changing(f"it is big, and changed while or since it was copied: again in {left:.1f} s")
+        try:
+            return await self._copy_now(place, shift_ms)
+        finally:
+            now = trio.current_time()
+            self._due = {other: due for other, due in self._due.items() if due > now}
+            self._due[place] = now + RESTS * (now - began)
+
+    async def _copy_now(self, place: Place, shift_ms: int) -> Outcome:
         db, key = place
         async with (
             Client.open(self._source.with_db(db), name="crossfade-pages") as source,

@@ -18,9 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from backfill.direct import copier, pages, pipe
+from backfill.direct import replicate as replicate_module
 from backfill.direct.patterns import compile_pattern
 from backfill.direct.replicate import Mode, Refused
 from backfill.direct.selection import Selection
+from backfill.embedded import TlsFiles
 from resp.slots import key_slot
 from tests.equality import assert_equal_servers, compare_servers
 from tests.integration.direct_rig import Command, compare, fill_with_special_keys, replicate, replication, run_here
@@ -163,6 +165,39 @@ def test_a_big_key_that_changes_under_its_pages(
     assert changed == {name.encode() for name in CHANGES}
     assert_equal_servers(source, target, stream_counters=False)
     assert not [key for key in target.call("KEYS", "*") if key.startswith(pages.PREFIX)]
+
+
+# -- clocks, connections -----------------------------------------------------------------------------------------------
+
+
+def test_clocks_that_differ(
+    server_82: Server, start_server: Callable[..., Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Deadlines are those of the target's clock, also those of fields, which a payload carries in the source's."""
+    hour = 3_600_000
+
+    async def an_hour(source: Any, target: Any) -> int:
+        return hour
+
+    monkeypatch.setattr(replicate_module, "shift_between", an_hour)
+    source, target = server_82, start_server("redis-8.2")
+    source.call("SET", "k", 1, "PX", 10**8)
+    source.call("HSET", "h", "f", 1, "g", 2)
+    source.call("HPEXPIRE", "h", 10**8, "FIELDS", 1, "f")
+    replicate(source, target, tmp_path)
+    assert target.call("PEXPIRETIME", "k") == source.call("PEXPIRETIME", "k") + hour
+    fields = ("HPEXPIRETIME", "h", "FIELDS", 2, "f", "g")
+    assert target.call(*fields) == [source.call(*fields)[0] + hour, -1]
+
+
+def test_tls_and_a_unix_socket(start_server: Callable[..., Server], tls_files: TlsFiles, tmp_path: Path) -> None:
+    source = start_server("redis-7.0", tls=tls_files, password="a:/b@c")
+    target = start_server("valkey-9.1", unixsocket=True, password="d")
+    preload(source, 2000, short_ttls=False)
+    url = f"unix://:d@{target.socket_path}"
+    assert replicate(source, url, tmp_path)["copied"] == 2000
+    assert compare(source, url).different == 0
+    assert_equal_servers(source, target)
 
 
 # -- choosing ----------------------------------------------------------------------------------------------------------
