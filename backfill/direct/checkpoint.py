@@ -124,13 +124,17 @@ class Checkpoint:
 
     def save(self, tally: Tally, run_ids: tuple[str, str], client_ids: list[int], keys: int) -> None:
         """Errors: CheckpointError."""
+        self.write(self.document(tally, run_ids, client_ids, keys))
+
+    def document(self, tally: Tally, run_ids: tuple[str, str], client_ids: list[int], keys: int) -> dict[str, Any]:
+        """How far it is now, for `write`."""
         position = tally.position
         failed = list(tally.failed.items())[:MAX_FAILED]
-        document = {
+        return {
             "format": FORMAT,
             **self._which,
             "run_ids": list(run_ids),
-            "client_ids": client_ids,
+            "client_ids": list(client_ids),
             "keys": keys,
             "db": position.db,
             "cursor": position.cursor.decode(),
@@ -139,6 +143,9 @@ class Checkpoint:
             "copied": tally.copied,
             "failed": [[db, key.hex(), why] for (db, key), why in failed],
         }
+
+    def write(self, document: dict[str, Any]) -> None:
+        """To the disk: takes its time. Errors: CheckpointError."""
         temporary = self.path.with_name(self.path.name + ".new")
         try:
             with open(temporary, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:

@@ -242,7 +242,9 @@ class Replication:
     async def _save_regularly(self) -> None:
         while True:
             await trio.sleep(SAVE_S)
-            self._save()
+            if self._run_ids is not None:
+                document = self._checkpoint.document(self.tally, self._run_ids, self._fences, self._size)
+                await trio.to_thread.run_sync(self._checkpoint.write, document)
 
     # -- snapshot --------------------------------------------------------------------------------------------------
 
