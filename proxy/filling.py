@@ -293,10 +293,13 @@ class Filling:
 
     async def _finish_copies(self) -> None:
         """Until every found key is clean, or nothing moves any more."""
+        hub = self._proxy.hub
+        pages = hub.repair.copies_in_pages
         last, since = (-1, -1), time.monotonic()
         while len(self._pages):
-            now = (self.progress.copied, self._proxy.hub.repair.copies_in_pages.pages)
-            if now != last:
+            now = (self.progress.copied, pages.pages)
+            held = not pages.may_read() or hub.lane.link is None or hub.mirror.link is None
+            if now != last or held:
                 last, since = now, time.monotonic()
             if time.monotonic() - since > GIVE_UP_SECONDS:
                 return

@@ -298,6 +298,7 @@ class Repair:
             if self.keys.settled(place, seq):
                 self._forms.pop(place, None)
                 self._believed.pop(place, None)
+                self.copies_in_pages.read_whole(place)
                 self.cleaned(place)
             return
         if form is Form.DUMP and refused(decode(error)):
@@ -339,6 +340,7 @@ class Repair:
 
     def mirror_lost(self) -> None:
         """Copies that were queued are gone with the connection."""
+        self.copies_in_pages.mirror_lost()
         places = self.keys.queued_places()
         if places and self.keys.failures(places[0]) >= SUSPECT:  # it is what the mirror side hangs up on
             self._failed(places.pop(0), "the mirror side closed the connection when it was sent a copy of this key")

@@ -124,6 +124,15 @@ class Copies:
         if dbs is None:
             self._breaks.clear()
 
+    def mirror_lost(self) -> None:
+        """What was queued is gone with the connection."""
+        for copy in [copy for copy in self._running.values() if copy.started]:
+            self._end(copy)
+
+    def read_whole(self, place: Place) -> None:
+        """A key that could not be paged was copied all the same."""
+        self._breaks.pop(place, None)
+
     # -- pages ---------------------------------------------------------------------------------------------------
 
     def pump(self) -> None:

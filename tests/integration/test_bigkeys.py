@@ -344,6 +344,17 @@ async def test_the_mirror_connection_is_lost(server_pool: Pool) -> None:
         link.lose("cut by the test")
 
 
+async def test_the_mirror_connection_is_lost_when_nothing_is_on_it(server_pool: Pool) -> None:
+    """Then no reply tells the copy; it begins again all the same, once."""
+    async with halfway(server_pool, "set") as (running, client):
+        await until(lambda: running.hub.mirror.idle, "an idle mirror connection")
+        link = running.hub.mirror.link
+        assert link is not None
+        link.lose("cut by the test")
+        await client.ask("SADD big new", "SREM big member:0000001")
+        assert not running.hub.repair.copies_in_pages.paged
+
+
 async def test_the_lane_is_lost(server_pool: Pool) -> None:
     async with halfway(server_pool, "hash") as (running, client):
         link = running.hub.lane.link
