@@ -15,8 +15,12 @@ SETTLE_LIMIT_S = 10.0
 
 def cpu_seconds(pid: int) -> float:
     """CPU seconds of the process and its living children. OSError when it is gone."""
-    own = time.clock_gettime(((~pid) << 3) | _SCHEDULED)
-    return own + sum(cpu_seconds(child) for child in _children(pid))
+    return own_cpu_seconds(pid) + sum(cpu_seconds(child) for child in _children(pid))
+
+
+def own_cpu_seconds(pid: int) -> float:
+    """The same without its children."""
+    return time.clock_gettime(((~pid) << 3) | _SCHEDULED)
 
 
 def settle(pid: int) -> bool:

@@ -123,14 +123,14 @@ def _twemproxy(setting: Setting, stack: ExitStack) -> Running:
     return stack.enter_context(process("twemproxy", command, port, setting.directory, version))
 
 
-def _crossfade(setting: Setting, stack: ExitStack) -> Running:
+def crossfade(setting: Setting, stack: ExitStack, *options: str) -> Running:
     """Started as a user would, and brought to the steady state (backfill done) before anything is measured."""
     if not (ROOT / "crossfade.py").is_file():
         raise Absent("crossfade.py is not there")
     port, state = free_port(), setting.directory / "state"
     crossfade = [sys.executable, "-m", "crossfade"]
     urls = ["--source", setting.source.url, "--target", setting.target.url]
-    command = [*crossfade, "proxy", *urls, "--listen", f"127.0.0.1:{port}", "--state-dir", str(state)]
+    command = [*crossfade, "proxy", *urls, "--listen", f"127.0.0.1:{port}", "--state-dir", str(state), *options]
     running = stack.enter_context(process("crossfade", command, port, setting.directory, _own_version()))
     backfill = [*crossfade, "backfill", "--state-dir", str(state)]
     done = subprocess.run(backfill, cwd=ROOT, capture_output=True, text=True, timeout=BACKFILL_LIMIT_S, check=False)
@@ -151,18 +151,20 @@ KINDS: dict[str, Kind] = {
     "direct": Kind(_direct, "d", mirrors=False),
     "envoy": Kind(_envoy, "e", mirrors=True),
     "twemproxy": Kind(_twemproxy, "t", mirrors=False),
-    "crossfade": Kind(_crossfade, "c", mirrors=True),
+    "crossfade": Kind(crossfade, "c", mirrors=True),
 }
 
 
 @contextmanager
-def started(names: list[str], servers: tuple[str, str], directory: Path) -> Iterator[tuple[list[Peer], dict[str, str]]]:
+def started(
+    names: list[str], servers: tuple[str, str], directory: Path, kinds: dict[str, Kind] = KINDS
+) -> Iterator[tuple[list[Peer], dict[str, str]]]:
     """The peers that run, and for the others the reason why not."""
     running: list[Peer] = []
     skipped: dict[str, str] = {}
     with ExitStack() as stack:
         for name in names:
-            kind = KINDS[name]
+            kind = kinds[name]
             source, target = (stack.enter_context(Server(flavour)) for flavour in servers)
             own = directory / name
             own.mkdir()

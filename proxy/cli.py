@@ -116,6 +116,14 @@ def fail(text: str, code: int) -> NoReturn:
     show_default=True,
     help="Keys a second compared in the background, without end, and copied again where they differ; 0: none.",
 )
+@click.option(
+    "--workers",
+    type=click.IntRange(0, 64),
+    default=0,
+    envvar="CROSSFADE_WORKERS",
+    show_default=True,
+    help="Processes that talk to clients, to use more than one core; 0: one process does everything.",
+)
 @click.option("--allow-non-empty", is_flag=True, help="Take a target that has keys; those not on the source go.")
 @state_dir_option
 def proxy(
@@ -128,6 +136,7 @@ def proxy(
     journal_full: str,
     no_watch: bool,
     scrub: float,
+    workers: int,
     allow_non_empty: bool,
     state_dir: Path,
 ) -> None:
@@ -150,6 +159,7 @@ def proxy(
         journal_full=WhenFull(journal_full),
         watch=not no_watch,
         scrub=scrub,
+        workers=workers,
     )
 
     def say(running: Proxy) -> None:

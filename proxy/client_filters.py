@@ -10,11 +10,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from proxy.session import Command, Mode, Session
+from proxy.session import Command, Mode
 from resp.encode import error
 from resp.numbers import integer
 
 if TYPE_CHECKING:
+    from proxy.hub import Client
     from proxy.local import Local
 
 SYNTAX = error("ERR syntax error")
@@ -25,7 +26,7 @@ FLAGS = frozenset(b"bcdeirtuxABEIMNOPRSTU")  # that Valkey 9.1 knows
 CAPABILITIES = frozenset(b"r")
 LEAST_DBS = 16  # what a server has, as long as nobody has seen a higher one
 
-Test = Callable[[Session], bool]
+Test = Callable[["Client"], bool]
 
 
 class Refused(Exception):
@@ -44,7 +45,7 @@ class Filters:
     tests: dict[bytes, Test] = field(default_factory=dict)  # by name; NOT- in front for an opposite
     ids: dict[bytes, set[int]] = field(default_factory=dict)
 
-    def of(self, sessions: Collection[Session], me: Session) -> list[Session]:
+    def of(self, sessions: Collection[Client], me: Client) -> list[Client]:
         """Those that pass all of them."""
         return [
             one
@@ -141,12 +142,12 @@ def _type(local: Local, value: bytes, name: str) -> Test:
 TYPES = frozenset([b"normal", b"pubsub", b"master", b"replica", b"slave"])
 
 
-def type_of(session: Session) -> bytes:
+def type_of(session: Client) -> bytes:
     """As servers class their clients."""
     return b"pubsub" if session.pin is not None and session.pin.subscribed else b"normal"
 
 
-def flags_of(session: Session) -> str:
+def flags_of(session: Client) -> str:
     """As CLIENT LIST shows them."""
     pin = session.pin
     flags = "b" if session.mode is Mode.WAITING or session.hub.pausing.stops(session) else ""
@@ -161,7 +162,7 @@ def _user(local: Local, value: bytes, name: str) -> Test:
     return lambda one: one.user == value
 
 
-def _at_least(of: Callable[[Session], float]) -> Callable[[Local, bytes, str], Test]:
+def _at_least(of: Callable[[Client], float]) -> Callable[[Local, bytes, str], Test]:
     """At least so many seconds."""
 
     def make(local: Local, value: bytes, name: str) -> Test:
@@ -175,7 +176,7 @@ def _at_least(of: Callable[[Session], float]) -> Callable[[Local, bytes, str], T
     return make
 
 
-def _letters(what: str, possible: frozenset[int], of: Callable[[Session], str]) -> Callable[[Local, bytes, str], Test]:
+def _letters(what: str, possible: frozenset[int], of: Callable[[Client], str]) -> Callable[[Local, bytes, str], Test]:
     """Has all of these letters."""
 
     def make(local: Local, value: bytes, name: str) -> Test:
@@ -198,7 +199,7 @@ def _db(local: Local, value: bytes, name: str) -> Test:
     return lambda one: one.db == wanted
 
 
-def _same(of: Callable[[Session], bytes]) -> Callable[[Local, bytes, str], Test]:
+def _same(of: Callable[[Client], bytes]) -> Callable[[Local, bytes, str], Test]:
     """Exactly this text."""
     return lambda local, value, name: lambda one: of(one) == value
 
@@ -221,9 +222,9 @@ _TESTS: dict[bytes, Callable[[Local, bytes, str], Test]] = {
 }
 
 
-def listed(local: Local, words: Command, me: Session) -> list[Session]:
+def listed(local: Local, words: Command, me: Client) -> list[Client]:
     """Whom CLIENT LIST with these options is about. Errors: Refused."""
-    sessions = list(local.hub.sessions.values())
+    sessions = local.hub.clients()
     if _several_ids(local):
         return parse(local, words, skip_me=False).of(sessions, me)
     option = words[0].upper() if words else b""

@@ -50,7 +50,7 @@ class End:
 
 def finish(proxy: Proxy, jobs: Jobs) -> End:
     """End mirroring to the source, or say why not. Once it is finished, finishing changes nothing."""
-    end = End(serving=proxy.roles.serving.value, epoch=proxy.roles.epoch, clients=len(proxy.hub.sessions))
+    end = End(serving=proxy.roles.serving.value, epoch=proxy.roles.epoch, clients=proxy.hub.client_count)
     if not proxy.finished:
         end.reasons = _gate(proxy, jobs)
         if not end.reasons:

@@ -88,7 +88,7 @@ async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
             "no clean verify pass since the sides became equal: run `crossfade verify`, or say --skip-verify"
         )
     if hub.mirror.link is not None:
-        strangers = [session.db for session in hub.sessions.values() if session.db not in hub.mirror.link.dbs]
+        strangers = [client.db for client in hub.clients() if client.db not in hub.mirror.link.dbs]
         if strangers:
             dbs = ", ".join(map(str, sorted(set(strangers))))
             reasons.append(f"{len(strangers)} clients are in db {dbs}, which the {mirror.name.value} does not have")

@@ -26,6 +26,7 @@ from proxy.watch import State, Watch
 
 if TYPE_CHECKING:
     from proxy.floor import Floor
+    from proxy.front.guests import Guest
     from proxy.journal import Journal
     from proxy.pins import Pins
     from proxy.router import Router
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from proxy.waiters import Waiters
     from resp.catalog import Spec
 
+    Client = Session | Guest
 
 log = logging.getLogger("crossfade")
 
@@ -55,11 +57,13 @@ class Hub:
         self.roles = roles
         self.clock = clock
         self.sessions: dict[int, Session] = {}
+        self.guests: dict[int, Guest] = {}  # clients of the front processes, by number
         self.touched: list[Session] = []  # with output or a change of mode to be looked at in the next flush
         self._pauses: set[str] = {DOWN}  # why no command is taken; nobody serves yet
         self.paused = True
         self.refusal = ""  # why commands are answered with an error instead of waiting
         self.on_filling: Callable[[str], None] = lambda reason: None
+        self.on_screening: Callable[[], None] = lambda: None
         self.on_lane_lost: Callable[[LaneLoss], None] = lambda loss: None
         self.on_mirror_lost: Callable[[str], None] = lambda reason: None
         self.mirror = Mirror(roles, clock)
@@ -147,7 +151,22 @@ class Hub:
 
     def screen_writes(self) -> None:
         """Whether writes are taken as they come may have changed."""
-        self.screens_writes = bool(self._read_only or self.pausing.kind)
+        before, self.screens_writes = self.screens_writes, bool(self._read_only or self.pausing.kind)
+        if self.screens_writes != before:
+            self.on_screening()
+
+    def clients(self) -> list[Client]:
+        """Everybody who is connected, wherever that is served."""
+        return [*(session for session in self.sessions.values() if session.is_client), *self.guests.values()]
+
+    @property
+    def client_count(self) -> int:
+        """How many there are."""
+        return sum(session.is_client for session in self.sessions.values()) + len(self.guests)
+
+    def dbs(self) -> set[int]:
+        """The dbs that clients are in."""
+        return {client.db for client in self.clients()}
 
     def pause(self, why: str) -> None:
         """Take no command from now on; clients wait."""
@@ -209,7 +228,7 @@ class Hub:
         return {
             "serving": self.roles.serving.value,
             "epoch": self.roles.epoch,
-            "clients": len(self.sessions),
+            "clients": self.client_count,
             "dirty_keys": self.repair.keys.dirty,
             "unmirrored": sum(self.recorder.unmirrored.values()),
             "mirroring": int(not self.mirror.retired),

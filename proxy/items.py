@@ -17,7 +17,7 @@ SWALLOW = 3  # (SWALLOW, what)                            our own SELECT, HELLO,
 SKIP = 4  # (SKIP,)                                       answer of no interest (QUEUED and its errors: EXEC tells)
 EXEC = 5  # (EXEC, session, block, db, sent)              the end of a client's MULTI block
 CALL = 6  # (CALL, callback)                              callback(frame), or callback(None) when the link was lost
-SELECTED = 7  # (SELECTED, session, db)                   answer of a client's SELECT
+SELECTED = 7  # (SELECTED, session, db, awaited)          answer of a client's SELECT; is he in the db only with it?
 READS = 12  # (READS, session, payload, db, awaited)      a pipeline of reads: so many answers for the session
 WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes of one shape
 

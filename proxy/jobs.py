@@ -147,7 +147,7 @@ class Jobs:
             "epoch": proxy.roles.epoch,
             "dirty": hub.repair.keys.dirty,
             "unmirrored": sum(hub.recorder.unmirrored.values()),
-            "clients": len(hub.sessions),
+            "clients": hub.client_count,
             "mirror": {
                 "connected": hub.mirror.link is not None,
                 "lag_ms": round(hub.mirror.lag() * 1000, 1),
@@ -181,6 +181,7 @@ class Jobs:
                 "unexplained": hub.watch.unexplained,
                 "during_scripts": hub.watch.during_scripts,
             },
+            "workers": proxy.fronts.status(),
             "waiting": len(hub.waiters),
             "pinned": len(hub.pins),
             "commands": hub.commands,

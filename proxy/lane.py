@@ -187,10 +187,11 @@ class Lane:
         """A client's SELECT of a db: really sent, so that its answer is the server's. The session is in the new db at
         once when the server is known to have it, otherwise with the answer."""
         self._context(session.db, session.resp)
-        if self.link is not None and db in self.link.dbs:
+        known = self.link is not None and db in self.link.dbs
+        if known:
             session.db = db
         self._out.append(encode([b"SELECT", b"%d" % db]))
-        self._pending.append((SELECTED, session, db))
+        self._pending.append((SELECTED, session, db, not known))
         self._db = db  # should it be refused, `_selected` sets the context right
         session.owed += 1
 
@@ -291,7 +292,7 @@ class Lane:
                     item[1].reply(frame)
                     recorder.block(item, frame)
                 elif kind == SELECTED:
-                    self._selected(item[1], item[2], frame)
+                    self._selected(item[1], item[2], item[3], frame)
                 elif kind == SWALLOW and frame[0] == _ERROR:
                     self._refused(item[1], frame)
                     return
@@ -320,10 +321,10 @@ class Lane:
         else:
             self.recorder.run(item)
 
-    def _selected(self, session: Session, db: int, frame: bytes) -> None:
+    def _selected(self, session: Session, db: int, awaited: bool, frame: bytes) -> None:
         if frame[0] != _ERROR:
-            if self.link is None or db not in self.link.dbs:
-                session.db = db  # it has waited for this answer
+            if awaited:
+                session.db = db
             if self.link is not None:
                 self.link.dbs.add(db)
         else:  # the connection is still in the session's old db, whatever has been queued since has put that right

@@ -19,7 +19,7 @@ from resp.encode import integer as number
 from resp.numbers import integer
 
 if TYPE_CHECKING:
-    from proxy.hub import Hub
+    from proxy.hub import Client, Hub
 
 OK = simple(b"OK")
 WRONGPASS = error("WRONGPASS invalid username-password pair or user is disabled.")
@@ -45,8 +45,7 @@ class Local:
 
     def __init__(self, hub: Hub, *, user: str = "", password: str = "") -> None:
         self.hub = hub
-        self._user = (user or "default").encode()
-        self._password = password.encode()
+        self.credentials = ((user or "default").encode(), password.encode())
         self.hello: dict[Any, Any] = {}  # the serving side's own HELLO reply
         self.commands: frozenset[bytes] = frozenset()  # of the serving side
         self.version = ("redis", 0, 0)  # of the serving side: texts and order of checks differ
@@ -54,7 +53,7 @@ class Local:
     @property
     def open(self) -> bool:
         """No password is asked for."""
-        return not self._password
+        return not self.credentials[1]
 
     @property
     def valkey(self) -> bool:
@@ -67,12 +66,11 @@ class Local:
 
     def knows(self, user: bytes) -> bool:
         """Whether clients may log in as this user."""
-        return user in (self._user, b"default")
+        return user in (self.credentials[0], b"default")
 
     def admits(self, user: bytes, password: bytes) -> bool:
         """Whether these credentials are the ones of the source URL."""
-        same_user = hmac.compare_digest(user, self._user)
-        same_password = hmac.compare_digest(password, self._password)
+        same_user, same_password = map(hmac.compare_digest, (user, password), self.credentials)
         return same_user and (same_password or self.open)
 
 
@@ -255,7 +253,7 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
         session.put(OK)
 
 
-def describe(local: Local, session: Session) -> bytes:
+def describe(local: Local, session: Client) -> bytes:
     """One line of CLIENT LIST, with the fields that servers have; what has no meaning for a proxy is 0."""
     now = local.hub.clock()
     channels, patterns, shards = session.pin.counts() if session.pin is not None else (0, 0, 0)
@@ -266,7 +264,7 @@ def describe(local: Local, session: Session) -> bytes:
         f"id={session.id} addr={session.address} laddr={session.local_address} fd={session.fileno()} "
         f"name={session.name.decode()} age={int(now - session.connected_at)} idle={int(now - session.last_at)} "
         f"flags={flags_of(session)} db={session.db} sub={channels} psub={patterns} ssub={shards} multi={queued} "
-        f"qbuf={session.parser.buffered} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 "
+        f"qbuf={session.buffered} qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 rbp=0 obl=0 oll=0 omem=0 tot-mem=0 "
         f"events=r cmd={command} user={session.user.decode(errors='replace')} redir=-1 resp={session.resp} "
         f"lib-name={library[b'lib-name']} lib-ver={library[b'lib-ver']}"
     )
@@ -296,7 +294,7 @@ def client_kill(local: Local, session: Session, args: Command) -> None:
     if len(args) == 2:
         session.put(error("ERR wrong number of arguments for 'client|kill' command") if local.newer_than(6) else SYNTAX)
         return
-    sessions = list(local.hub.sessions.values())
+    sessions = local.hub.clients()
     if len(args) == 3:
         found = [one for one in sessions if one.address.encode() == args[2]][:1]
         session.put(OK if found else error("ERR No such client"))
@@ -311,10 +309,10 @@ def client_kill(local: Local, session: Session, args: Command) -> None:
     _kill(found, session)
 
 
-def _kill(found: list[Session], by: Session) -> None:
+def _kill(found: list[Client], by: Session) -> None:
     for one in found:
         if one is by:
-            one.leave(b"")
+            by.leave(b"")
         else:
             one.close()
 

@@ -20,7 +20,7 @@ from proxy.session import Command, Mode, Session
 from resp.catalog import Route, Spec
 
 if TYPE_CHECKING:
-    from proxy.hub import Hub
+    from proxy.hub import Client, Hub
 
 CLIENT_PAUSE = "CLIENT PAUSE"
 MAX_MS = (1 << 63) - 1  # as servers count
@@ -89,7 +89,7 @@ class Pausing:
         if self.kind and not self.seconds_left:
             self.end()
 
-    def stops(self, session: Session) -> bool:
+    def stops(self, session: Client) -> bool:
         """Whether the client waits for the end of the pause."""
         return session.mode is Mode.HELD or (self.kind is Pause.ALL and bool(session.backlog))
 

@@ -184,12 +184,16 @@ def _frozen(proxy: Proxy) -> Iterator[Line]:
 
 
 def _clients(proxy: Proxy) -> Iterator[Line]:
-    if proxy.turned_away and len(proxy.hub.sessions) >= proxy.max_clients:
+    if proxy.turned_away and proxy.hub.client_count >= proxy.max_clients:
         text = (
             f"{proxy.turned_away:,} clients were turned away: {proxy.max_clients:,} are connected, as many as may be "
             "(10,000, or what `ulimit -n` allows)"
         )
         yield "", text
+
+
+def _workers(proxy: Proxy) -> Iterator[Line]:
+    yield from proxy.fronts.problems()
 
 
 def _pausing(proxy: Proxy) -> Iterator[Line]:
@@ -208,6 +212,7 @@ def _fences(proxy: Proxy) -> Iterator[Line]:
 
 
 CHECKS: dict[str, Callable[[Proxy], Iterator[Line]]] = {
+    "workers": _workers,
     "frozen": _frozen,
     "copies": _copies,
     "lag": _lag,

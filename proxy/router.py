@@ -102,6 +102,8 @@ class Router:
             text = problem.text if problem is not None else "Protocol error"
             session.when_idle(lambda: session.leave(error("ERR " + text)))
             return 0
+        if session.told(args):
+            return 0
         spec = self.catalog.lookup(args)
         if not session.authenticated and spec.name not in OPEN_TO_ALL:
             session.when_idle(lambda: session.put(NOAUTH))

@@ -23,6 +23,8 @@ from proxy.descriptors import TOO_MANY, allowed_clients
 from proxy.effects import give_rules
 from proxy.finish import FINISHED, retire
 from proxy.floor import platform_floor
+from proxy.front.fronts import Fronts
+from proxy.front.guests import Guest
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
 from proxy.lane import LaneLoss
@@ -73,6 +75,7 @@ class Settings:
     journal_full: WhenFull = WhenFull.CONTINUE
     watch: bool = True
     scrub: float = 200.0  # keys a second that are compared in the background; 0: none
+    workers: int = 0  # front processes; 0: this process talks to the clients itself
 
 
 class Refused(Exception):
@@ -120,6 +123,8 @@ class Proxy:
         self.turned_away = 0  # clients too many
         self.verified_epoch = -1  # the epoch in which a verify last found both sides equal
         self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
+        self.fronts = Fronts(self, settings.workers)
+        self.hub.on_screening = self.fronts.greet
         self._loss: LaneLoss | None = None
         self._lost: dict[Name, trio.Event] = {}
         self._numbers = 0
@@ -235,6 +240,7 @@ class Proxy:
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             await jobs(nursery)
+            await nursery.start(self.fronts.run)
             for listener in listeners:
                 nursery.start_soon(self._accept, listener)
             on_ready()
@@ -318,14 +324,19 @@ class Proxy:
         except OSError:  # gone already, as health probes are
             sock.close()
             return
-        if len(self.hub.sessions) >= self.max_clients:
+        if self.hub.client_count >= self.max_clients:
             self._turn_away(sock)
             return
-        self._numbers += 1
         authenticated, db = self.local.open, self.settings.source.db
-        session = Session(self.hub, sock, f"{host}:{port}", self._numbers, authenticated=authenticated, db=db)
+        session = Session(self.hub, sock, f"{host}:{port}", self.next_number(), authenticated=authenticated, db=db)
         session.local_address = local_address
-        self.hub.joined(session)
+        if not self.fronts.take(session):
+            self.hub.joined(session)
+
+    def next_number(self) -> int:
+        """The id of a new client."""
+        self._numbers += 1
+        return self._numbers
 
     def _turn_away(self, sock: socket.socket) -> None:
         """As a server does at its maxclients."""
@@ -372,7 +383,7 @@ class Proxy:
             await side.wait_up()
             try:
                 await self._accept_mirror(side)
-                dbs = await side.probe_dbs({session.db for session in self.hub.sessions.values()})
+                dbs = await side.probe_dbs(self.hub.dbs())
                 link = await side.link("link", self.floor, self.hub.lane)
             except BackfillError as problem:
                 log.debug("%s: no link: %s", name.value, problem.text)
@@ -468,16 +479,18 @@ class Proxy:
 
     def _close_strangers(self, link: Link) -> None:
         """A session in a db that the serving side does not have cannot go on: its commands would run in another db."""
-        for session in list(self.hub.sessions.values()):
-            if session.db not in link.dbs:
-                log.warning("client %s is disconnected: the serving side has no db %d", session.address, session.db)
-                session.close()
+        everybody: list[Session | Guest] = [*self.hub.sessions.values(), *self.hub.guests.values()]
+        for client in everybody:
+            if client.db not in link.dbs:
+                log.warning("client %s is disconnected: the serving side has no db %d", client.address, client.db)
+                client.close()
 
     def _use(self, side: Side) -> None:
         """This side's commands decide from now on."""
         give_rules(side.catalog)
         self.local.hello, self.local.version, self.local.commands = side.hello, side.facts.version, side.facts.commands
         self.hub.router.use(side.catalog)
+        self.fronts.greet()
 
     def _lane_lost(self, loss: LaneLoss) -> None:
         log.warning(

@@ -63,6 +63,8 @@ NEVER_SURE = frozenset({Mode.WAITING, Mode.HELD, Mode.OPENING})  # what is waite
 class Session:
     """A client."""
 
+    is_client = True
+
     __slots__ = (
         "_deaf",
         "_events",
@@ -92,6 +94,7 @@ class Session:
         "skip_next",
         "sock",
         "user",
+        "widest",
         "window",
     )
 
@@ -121,6 +124,7 @@ class Session:
         self.connected_at: float = hub.clock()
         self.last_at: float = self.connected_at
         self.last_command: Command = []
+        self.widest = MAX_WINDOW
         self.window = FIRST_WINDOW  # commands that may be in flight
         self._unsent = bytearray()  # what the socket did not take yet
         self._held = 0  # bytes read since the backlog was last empty
@@ -137,6 +141,15 @@ class Session:
     @property
     def open(self) -> bool:
         return self.mode is not Mode.CLOSED
+
+    @property
+    def buffered(self) -> int:
+        """Bytes of a command that is not complete."""
+        return self.parser.buffered
+
+    def told(self, args: Command) -> bool:
+        """Whether this is a command of another process of ours (proxy/front), and has been followed."""
+        return False
 
     # -- in ------------------------------------------------------------------------------------------------------
 
@@ -321,9 +334,9 @@ class Session:
                 self._watch()
             return
         data = out[0] if len(out) == 1 else b"".join(out)
-        if len(data) > SMALL_REPLY_BYTES or self.window != MAX_WINDOW:
+        if len(data) > SMALL_REPLY_BYTES or self.window != self.widest:
             size = len(data) // len(out)
-            self.window = MAX_WINDOW if size <= SMALL_REPLY_BYTES else max(2, WINDOW_BYTES // size)
+            self.window = self.widest if size <= SMALL_REPLY_BYTES else max(2, self.widest * SMALL_REPLY_BYTES // size)
         out.clear()
         if self.mode is CLOSED:
             return

@@ -260,7 +260,7 @@ class Watch:
         unexplained = set(keys).difference(self.written, self._written_before)
         if unexplained:
             self.unexplained += len(unexplained)
-            dbs = {session.db for session in self._hub.sessions.values()} | self._script_dbs | {0}
+            dbs = self._hub.dbs() | self._script_dbs | {0}
             for key in unexplained:
                 self._mark(key, dbs, UNEXPLAINED)
 

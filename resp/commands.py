@@ -120,6 +120,16 @@ class CommandParser:
                 position = self._read_command(data, position, commands)
         return commands
 
+    def unread(self) -> bytes:
+        """What is held, as bytes to be read by another parser from the beginning of a command."""
+        if not self._missing:
+            return bytes(self._held)
+        parts = [b"*%d\r\n" % (len(self._args) + self._missing)]
+        parts += [b"$%d\r\n%b\r\n" % (len(arg), arg) for arg in self._args]
+        if self._bulk >= 0:
+            parts.append(b"$%d\r\n" % self._bulk)
+        return b"".join([*parts, self._held])
+
     def _resume(self, data: bytes) -> list[list[bytes]]:
         """Go on with what is held: command by command before authentication, else only to the end of the first."""
         commands: list[list[bytes]] = []

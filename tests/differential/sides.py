@@ -98,10 +98,10 @@ def _close(wires: tuple[Wire, Wire]) -> None:
 
 
 @contextmanager
-def running(name: str) -> Iterator[Sides]:
+def running(name: str, *options: str) -> Iterator[Sides]:
     """Servers and proxy, with the backfill of nothing done: from then on all is mirrored as commands."""
     with ExitStack() as stack:
         bare, source, target = (stack.enter_context(make_server(one)) for one in (name, name, TARGETS[name]))
-        proxy = stack.enter_context(RunningProxy(source, target))
+        proxy = stack.enter_context(RunningProxy(source, target, *options))
         proxy.backfill()
         yield Sides(name, bare, source, target, proxy)

@@ -29,9 +29,13 @@ DATA = [name for name in TABLES if name not in ("ALONE", "SESSION", "REFUSED")]
 MB = 1 << 20
 
 
-@pytest.fixture(scope="module", params=TARGETS)
+WITH_WORKER = [pytest.param(f"{name}+worker", marks=pytest.mark.slow) for name in TARGETS]
+
+
+@pytest.fixture(scope="module", params=[*TARGETS, *WITH_WORKER])
 def sides(request: pytest.FixtureRequest) -> Iterator[Sides]:
-    with running(request.param) as sides:
+    name, _, worker = request.param.partition("+")
+    with running(name, *(["--workers", "1"] if worker else [])) as sides:
         yield sides
 
 

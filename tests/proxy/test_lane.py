@@ -91,6 +91,15 @@ def test_select_of_an_unknown_db_that_is_there(stage: Stage) -> None:
     assert stage.lane.got() == ["SELECT 9", "GET a"]
 
 
+def test_two_clients_enter_an_unknown_db_at_once(stage: Stage) -> None:
+    """The second one's answer comes when the db is known already."""
+    one, two = stage.client(), stage.client()
+    one.says("SELECT 9")
+    two.says("SELECT 9", "GET a")
+    stage.lane.answers(OK, OK, OK)
+    assert (one.session.db, two.session.db) == (9, 9)
+
+
 def test_a_block_is_contiguous(stage: Stage) -> None:
     one, two = stage.client(), stage.client(db=1)
     one.says("GET x")

@@ -278,3 +278,16 @@ def test_time_grows_with_the_bytes_only() -> None:
         found = sum(len(parser.feed(data[index : index + piece])) for index in range(0, len(data), piece))
         assert (found, parser.buffered) == (commands, 0)
     assert time.process_time() - began < 5
+
+
+def test_what_is_held_can_be_read_by_another_parser() -> None:
+    """A connection that is handed over in the middle of a command, wherever the network has cut it."""
+    stream = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$12\r\nhello\r\nworld\r\nPING now\r\n*2\r\n$3\r\nGET\r\n$0\r\n\r\n"
+    whole = CommandParser().feed(stream)
+    for place in range(len(stream) + 1):
+        for step in (1, 7, len(stream)):
+            first, second = CommandParser(), CommandParser()
+            before = [
+                command for at in range(0, place, step) for command in first.feed(stream[at : min(at + step, place)])
+            ]
+            assert before + second.feed(first.unread() + stream[place:]) == whole, (place, step)

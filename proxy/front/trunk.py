@@ -1,0 +1,94 @@
+"""A front's shared connection: a lane whose upstream is the owner.
+
+Owns what differs from a lane to a server: the context is told without a reply, effects are not recorded (the owner
+does), and of a pipeline nothing is remembered but how many answers are due. Whose write is in flight when the
+connection is lost is disconnected, reads are sent again: as on any lane.
+"""
+
+from __future__ import annotations
+
+from itertools import repeat
+from typing import TYPE_CHECKING, Any
+
+from proxy.front.guests import CONTEXT
+from proxy.items import FORWARD
+from proxy.lane import Lane
+from resp.catalog import Route, Spec
+from resp.encode import encode
+from resp.plain import CRLF, read_columns, read_one
+
+if TYPE_CHECKING:
+    from proxy.front.hub import FrontHub
+    from proxy.session import Session
+
+
+class NoRecorder:
+    """Nothing is mirrored from here."""
+
+    def tick(self) -> None:
+        """Time passes for the owner's recorder."""
+
+
+class Trunk(Lane):
+    """The order in which this front's guests reach the owner."""
+
+    recorder: Any = NoRecorder()
+
+    def forward(self, session: Session, payload: bytes, count: int = 1) -> None:
+        """So many commands of which one at least may change data."""
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(payload)
+        item = (FORWARD, session)
+        if count == 1:
+            self._pending.append(item)
+        else:
+            self._pending.extend(repeat(item, count))
+        session.owed += count
+
+    def _context(self, db: int, resp: int) -> None:
+        if db != self._db or resp != self._resp:
+            self._out.append(encode([CONTEXT, b"%d" % db, b"%d" % resp]))
+            self._db, self._resp = db, resp
+
+
+class FrontExpress:
+    """Plain commands that arrive whole, as `proxy/express.py` takes them: neither taken apart further nor encoded
+    again. Nothing is asked here but whether they may share the trunk, and whether all of them are reads."""
+
+    __slots__ = ("_hub",)
+
+    def __init__(self, hub: FrontHub) -> None:
+        self._hub = hub
+
+    def take(self, session: Session, data: bytes) -> bool:
+        """Whether the chunk has been taken. The session is READY, and nothing of it waits."""
+        hub = self._hub
+        if hub.paused or not session.authenticated:
+            return False
+        pieces = data.split(CRLF)
+        args = read_one(pieces)
+        if args is not None:
+            spec = hub.router.plain.get(args[0])
+            if spec is None or session.owed >= session.window:
+                return False
+            if spec.route is READ:
+                hub.lane.read(session, data)
+            else:
+                hub.lane.forward(session, data)
+            return True
+        columns = read_columns(pieces)
+        if columns is None:
+            return False
+        count = len(columns[0])
+        specs: list[Spec | None] = [hub.router.plain.get(name) for name in set(columns[0])]
+        if None in specs or session.owed + count > session.window:
+            return False
+        if all(spec is not None and spec.route is READ for spec in specs):
+            hub.lane.reads(session, data, count)
+        else:
+            hub.lane.forward(session, data, count)
+        return True
+
+
+READ = Route.READ  # a look-up in the class is slow
