@@ -47,7 +47,7 @@ def ask(wire: Wire, *lines: str) -> list[bytes]:
 @pytest.mark.timeout(240)
 def test_a_migration_under_traffic(server_pool: Pool, start_proxy: StartProxy) -> None:
     source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
-    preload(source, 2000, seed=7)
+    preload(source, 500, seed=7)
     proxy = start_proxy(source, target, "--workers", "2")
     with Traffic(proxy, clients=16, rate=1000.0, seed=7, also_known_to=target) as traffic:
         proxy.backfill()
@@ -55,10 +55,10 @@ def test_a_migration_under_traffic(server_pool: Pool, start_proxy: StartProxy) -
         assert sum(worker["clients"] for worker in workers(proxy)) == proxy.status()["clients"] > 12
         proxy.verify()
         proxy.flip()
-        traffic.wait_for(300)
+        traffic.wait_for(200)
         proxy.verify()
         proxy.flip()
-        traffic.wait_for(300)
+        traffic.wait_for(200)
     traffic.assert_clean()
     status = proxy.wait_settled()
     assert status["unmirrored"] == 0 and not status["problems"]
@@ -134,6 +134,28 @@ def test_every_kind_of_session(server_pool: Pool, start_proxy: StartProxy, resp:
             assert one.frames(1) == [b">2\r\n$10\r\ninvalidate\r\n*1\r\n$1\r\nn\r\n"]
     proxy.wait_settled()
     assert_equal_servers(source, target)
+
+
+def test_a_pause_of_writes_holds_each_writer_on_its_own(
+    server_62: Server, server_91: Server, start_proxy: StartProxy
+) -> None:
+    """And not the trunk, with everybody's reads behind one write."""
+    proxy = start_proxy(server_62, server_91, "--workers", "1")
+    with (
+        closing(Wire(proxy.port)) as operator,
+        closing(Wire(proxy.port)) as writer,
+        closing(Wire(proxy.port)) as reader,
+    ):
+        for wire in (writer, reader):
+            assert ask(wire, "SET k 1") == [b"+OK\r\n"]
+        assert ask(operator, "CLIENT PAUSE 60000 WRITE") == [b"+OK\r\n"]
+        writer.send(pack([b"SET", b"k", b"2"]))
+        until(lambda: workers(proxy)[0]["relayed"] == 2, "the writer has a connection of its own")
+        assert ask(reader, "GET k") == [b"$1\r\n1\r\n"]
+        assert ask(operator, "CLIENT UNPAUSE") == [b"+OK\r\n"]
+        assert writer.frames(1) == [b"+OK\r\n"]
+        assert ask(reader, "SET k 3") == [b"+OK\r\n"]
+    assert all(worker["relayed"] < 3 for worker in workers(proxy))
 
 
 def test_getting_in(start_server: Callable[..., Server], start_proxy: StartProxy, server_91: Server) -> None:
@@ -257,6 +279,7 @@ def test_without_any_worker_the_owner_serves(server_62: Server, server_91: Serve
         assert ask(client, "SET k v", "GET k") == [b"+OK\r\n", b"$1\r\nv\r\n"]
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_owner_killed_under_traffic(server_pool: Pool, start_proxy: StartProxy) -> None:
     """Its workers end with it, and started again it makes both sides equal; nothing acknowledged is lost."""
@@ -281,6 +304,7 @@ def test_the_owner_killed_under_traffic(server_pool: Pool, start_proxy: StartPro
     assert not any(map(alive, pids))
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(120)
 def test_the_source_connection_lost_under_traffic(server_pool: Pool, start_proxy: StartProxy) -> None:
     """A lost write costs its client the connection, through the trunk too; reads are answered."""
