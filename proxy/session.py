@@ -162,7 +162,11 @@ class Session:
             data = b""
         if not data:
             self._hung_up()
-            return
+        else:
+            self.read(data)
+
+    def read(self, data: bytes) -> None:
+        """Take what has come, or park it."""
         if (
             self.mode is READY
             and self.parser.fresh

@@ -6,12 +6,13 @@ its context (db, protocol) between two commands without a reply and without wait
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from proxy.session import MAX_WINDOW, Command, Mode, Session
-from resp.commands import CommandParser
 from resp.numbers import integer
+from resp.plain import MAX_BYTES
 
 if TYPE_CHECKING:
     import socket
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     from proxy.hub import Hub
 
 CONTEXT = b"CROSSFADE.CONTEXT"  # db, RESP version: of the commands behind it on a trunk. Has no reply
+HEADER = struct.Struct("!I")  # bytes of the group that follows
+GROUP_BYTES = MAX_BYTES  # of several commands: as much as is read in C
+READ_BYTES = 256 * 1024
 TRUNK_WINDOW = 32 * MAX_WINDOW  # commands of one front in flight; each of its guests has a window of its own there
 
 
@@ -64,42 +68,15 @@ class Guest:
             self._kill(self.id)
 
 
-class TrunkParser(CommandParser):
-    """A front sends MULTI … EXEC in one piece, but the piece may be cut on its way: a block is given when it is
-    whole, so that it goes down the lane as one."""
-
-    __slots__ = ("_cut",)
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._cut: list[Command] = []  # the beginning of a block
-
-    def feed(self, data: bytes) -> list[Command]:
-        cut, self._cut = self._cut, []
-        commands = [*cut, *super().feed(data)]
-        commands += self._cut  # of what was fed by the way
-        index = _open_block(commands)
-        self._cut = commands[index:]
-        if self._cut:
-            self.fresh = False  # what comes next is not a new command
-        return commands[:index]
-
-
-def _open_block(commands: list[Command]) -> int:
-    """Where a MULTI without its EXEC stands."""
-    for index in range(len(commands) - 1, -1, -1):
-        name = commands[index][0]
-        if name == b"EXEC":
-            break
-        if name == b"MULTI":
-            return index
-    return len(commands)
-
-
 class TrunkSession(Session):
-    """The owner's end of a front's shared connection: a session, but not a client."""
+    """The owner's end of a front's shared connection: a session, but not a client.
 
-    __slots__ = ("_refuse_db",)
+    Its bytes come in groups, each with its length in front: whole commands, a MULTI block in one piece. So nothing is
+    cut in the middle on the way here, and what several guests have sent at once is read as one pipeline (`express.py`)
+    where it is alike.
+    """
+
+    __slots__ = ("_raw", "_refuse_db")
 
     is_client = False
 
@@ -107,9 +84,29 @@ class TrunkSession(Session):
         self, hub: Hub, sock: socket.socket, number: int, db: int, name: str, refuse_db: Callable[[int], None]
     ) -> None:
         super().__init__(hub, sock, name, number, authenticated=True, db=db)
-        self.parser = TrunkParser()
+        self._raw = bytearray()
         self.widest = self.window = TRUNK_WINDOW
         self._refuse_db = refuse_db
+
+    def on_readable(self) -> None:
+        try:
+            data = self.sock.recv(READ_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._hung_up()
+            return
+        raw, position = self._raw, 0
+        raw += data
+        while position + HEADER.size <= len(raw):
+            end = position + HEADER.size + HEADER.unpack_from(raw, position)[0]
+            if end > len(raw) or not self.open:
+                break
+            self.read(bytes(memoryview(raw)[position + HEADER.size : end]))
+            position = end
+        del raw[:position]
 
     def told(self, args: Command) -> bool:
         """CONTEXT, which may come between any two commands: what follows belongs to another guest.

@@ -7,18 +7,20 @@ connection is lost is disconnected, reads are sent again: as on any lane.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from itertools import repeat
 from typing import TYPE_CHECKING, Any
 
-from proxy.front.guests import CONTEXT
+from proxy.front.guests import CONTEXT, GROUP_BYTES, HEADER
 from proxy.items import FORWARD
-from proxy.lane import Lane
+from proxy.lane import Lane, LaneLoss
 from resp.catalog import Route, Spec
 from resp.encode import encode
 from resp.plain import CRLF, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.front.hub import FrontHub
+    from proxy.link import Link
     from proxy.session import Session
 
 
@@ -34,6 +36,10 @@ class Trunk(Lane):
 
     recorder: Any = NoRecorder()
 
+    def __init__(self, on_lost: Callable[[LaneLoss], None], on_full: Callable[[bool], None]) -> None:
+        super().__init__(on_lost, on_full)
+        self._groups: list[bytes] = []  # ready to be sent, with their headers
+
     def forward(self, session: Session, payload: bytes, count: int = 1) -> None:
         """So many commands of which one at least may change data."""
         if session.db != self._db or session.resp != self._resp:
@@ -48,8 +54,37 @@ class Trunk(Lane):
 
     def _context(self, db: int, resp: int) -> None:
         if db != self._db or resp != self._resp:
+            self._close_group()
             self._out.append(encode([CONTEXT, b"%d" % db, b"%d" % resp]))
+            self._close_group()
             self._db, self._resp = db, resp
+
+    def attach(self, link: Link) -> None:
+        """As a lane; what was not sent on the former connection is not sent on this one."""
+        self._groups.clear()
+        super().attach(link)
+
+    def flush(self) -> None:
+        """Send what has gathered, at once."""
+        self._close_group()
+        if self._groups and self.link is not None:
+            data = b"".join(self._groups)
+            self._groups.clear()
+            self.link.send(data)
+
+    def _close_group(self) -> None:
+        """What has gathered is a group, or several: no payload is cut."""
+        group: list[bytes] = []
+        size = 0
+        for payload in self._out:
+            if group and size + len(payload) > GROUP_BYTES:
+                self._groups += (HEADER.pack(size), *group)
+                group, size = [], 0
+            group.append(payload)
+            size += len(payload)
+        if group:
+            self._groups += (HEADER.pack(size), *group)
+        self._out.clear()
 
 
 class FrontExpress:

@@ -2,44 +2,80 @@
 
 from __future__ import annotations
 
-from proxy.front.guests import CONTEXT, TrunkParser, TrunkSession
+import socket
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from proxy.front import trunk
+from proxy.front.guests import CONTEXT, GROUP_BYTES, TrunkSession
 from resp.encode import encode
-from tests.proxy.stage import Stage
+from tests.proxy.stage import NIL, OK, QUEUED, Stage, array
 from tests.resp.chunking import cuttings
 
 LINES = ["SET a 1", "MULTI", "SET a 2", "GET a", "EXEC", "GET a", "MULTI", "EXEC", "SET b 1", "MULTI", "GET b", "EXEC"]
 COMMANDS = [line.encode().split() for line in LINES]
-BLOCKS = {1: 5, 6: 8, 9: 12}  # from MULTI to behind EXEC
+ANSWERS = [OK, OK, QUEUED, QUEUED, array(OK, NIL), NIL, OK, array(), OK, OK, QUEUED, array(NIL)]
+PAYLOADS = [COMMANDS[0:1], COMMANDS[1:5], COMMANDS[5:6], COMMANDS[6:8], COMMANDS[8:9], COMMANDS[9:12]]
 
 
-def test_a_block_is_given_whole_however_it_is_cut() -> None:
-    for chunks in cuttings(b"".join(map(encode, COMMANDS))):
-        parser = TrunkParser()
-        given: list[list[bytes]] = []
+class Taken:
+    """In the place of a link."""
+
+    dbs: ClassVar[set[int]] = {0}
+    db, resp = 0, 2
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def send(self, data: bytes) -> None:
+        self.data += data
+
+
+@pytest.mark.parametrize("limit", [1, 60, 150, GROUP_BYTES])
+def test_blocks_come_whole_however_the_stream_is_cut(stage: Stage, monkeypatch: pytest.MonkeyPatch, limit: int) -> None:
+    """What a front's trunk sends, and what the owner's end of it reads."""
+    monkeypatch.setattr(trunk, "GROUP_BYTES", limit)
+    lane, link = trunk.Trunk(lambda loss: None, lambda full: None), Taken()
+    lane.attach(cast("Any", link))
+    guest = stage.client().session
+    for commands in PAYLOADS:
+        lane.forward(guest, b"".join(map(encode, commands)), len(commands))
+    lane.flush()
+    for chunks in cuttings(link.data):
+        near, far = socket.socketpair()
+        far.setblocking(False)
+        end = TrunkSession(stage.hub, far, 99, 0, "worker-1", lambda db: None)
+        stage.hub.joined(end)
         for chunk in chunks:
-            given += parser.feed(chunk)
-            assert given == COMMANDS[: len(given)]
-            assert not any(begin < len(given) < end for begin, end in BLOCKS.items())
-        assert given == COMMANDS and parser.fresh
+            if chunk:
+                near.send(chunk)
+                end.on_readable()
+        stage.hub.flush()
+        assert stage.lane.got() == LINES
+        stage.lane.answers(*ANSWERS)
+        assert end.owed == 0 and stage.hub.lane.idle
+        end.close()
+        near.close()
 
 
 def test_the_context_changes_between_two_commands(stage: Stage) -> None:
     """Without a reply of its own, and without waiting for those that are due."""
-    trunk = _trunk(stage)
+    session = _trunk(stage)
     said = ["GET a", "CROSSFADE.CONTEXT 1 3", "SET b 1", "CROSSFADE.CONTEXT 0 2", "GET c"]
-    stage.hub.router.dispatch(trunk, [line.encode().split() for line in said])
+    stage.hub.router.dispatch(session, [line.encode().split() for line in said])
     stage.hub.flush()
     expected = ["GET a", "HELLO 3", "SELECT 1", "SET b 1", "HELLO 2", "SELECT 0", "GET c"]
     assert stage.lane.got() == expected
-    assert trunk.owed == 3
+    assert session.owed == 3
 
 
 def test_a_db_that_is_not_there_does_not_reach_the_lane(stage: Stage) -> None:
     refused: list[int] = []
-    trunk = _trunk(stage, refused)
-    stage.hub.router.dispatch(trunk, [[CONTEXT, b"99", b"2"], [b"GET", b"a"]])
+    session = _trunk(stage, refused)
+    stage.hub.router.dispatch(session, [[CONTEXT, b"99", b"2"], [b"GET", b"a"]])
     stage.hub.flush()
-    assert refused == [99] and not trunk.open
+    assert refused == [99] and not session.open
     assert stage.lane.got() == []
 
 
