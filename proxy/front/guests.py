@@ -88,6 +88,11 @@ class TrunkSession(Session):
         self.widest = self.window = TRUNK_WINDOW
         self._refuse_db = refuse_db
 
+    @property
+    def weight(self) -> int:
+        """None: guests are weighed where they are."""
+        return 0
+
     def on_readable(self) -> None:
         try:
             data = self.sock.recv(READ_BYTES)

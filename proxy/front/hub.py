@@ -21,10 +21,11 @@ from proxy.front.guests import state_of
 from proxy.front.relay import Relay
 from proxy.front.router import FrontRouter
 from proxy.front.trunk import FrontExpress, Trunk
+from proxy.hub import CLIENTS_BYTES, HELD_TOTAL_BYTES
 from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
-from proxy.session import BROKEN, Command, Mode, Session
+from proxy.session import BROKEN, HELD_BYTES, READ_BYTES, Command, Mode, Session
 from resp.catalog import Catalog
 from resp.encode import encode, error
 
@@ -78,6 +79,7 @@ class FrontHub:
         self.touched: list[Session] = []
         self.changed: dict[int, Session] = {}  # whose name, db, protocol... the owner has to be told
         self.commands = 0
+        self.moved = 0  # bytes that may weigh, since the guests were last weighed
         self._moving: list[tuple[FrontClient, Command]] = []  # to a connection of their own, at the next flush
         self._pauses = {DOWN}
         self.paused = True
@@ -176,6 +178,22 @@ class FrontHub:
         """A guest is gone, or has a connection of its own now (then the owner knows)."""
         if self.sessions.pop(session.id, None) is not None:
             self._channel.send({"is": "left", "id": session.id})
+
+    @property
+    def held_bytes(self) -> int:
+        """Each guest's part of what may wait."""
+        return max(READ_BYTES, min(HELD_BYTES, HELD_TOTAL_BYTES // (len(self.sessions) or 1)))
+
+    def weigh(self) -> None:
+        """While all guests together make this front keep too much, the heaviest is disconnected."""
+        self.moved = 0
+        weights = {session: session.weight for session in self.sessions.values()}
+        while sum(weights.values()) > CLIENTS_BYTES:
+            heaviest = max(weights, key=weights.__getitem__)
+            log.warning(
+                "client %s is disconnected: it makes us keep %d bytes", heaviest.address, weights.pop(heaviest)
+            )  # fmt: skip
+            heaviest.close()
 
     def _full(self, full: bool) -> None:
         if full:
