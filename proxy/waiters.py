@@ -274,10 +274,10 @@ class Waiters:
     def _found(self, attempt: Attempt, sent: Sent, answer: bytes) -> None:
         here = attempt.line is None or len(attempt.lines) == 1 or _is_from(attempt.line.place[1], answer)
         waiter = self._lines.found(attempt, here=here)
+        if waiter is not None:  # before anybody hears of the move: it may be to the key that was waited for
+            self._finish(waiter, answer)
         if sent.spec.name in MOVES and not attempt.sure:
             self._lines.moved((sent.db, sent.args[2]), sure=False)
-        if waiter is not None:
-            self._finish(waiter, answer)
 
     def _goes_on(self, sent: Sent, replies: list[bytes]) -> bool:
         """A key that has become another type is waited for on; a destination that is one ends the wait. Readers of a

@@ -332,3 +332,14 @@ def test_commands_behind_a_blocking_one_wait(stage: Stage) -> None:
     stage.lane.answers(bulk("1"), *something(POPPED))
     assert client.hears() == bulk("1") + POPPED
     assert stage.lane.got() == ["GET b"]
+
+
+@pytest.mark.parametrize("command", ["BRPOPLPUSH q q 0", "BLMOVE q q RIGHT LEFT 0"])
+def test_a_list_is_turned_once(stage: Stage, command: str) -> None:
+    """Whoever moves an element to the key that he takes it from is not served a second time."""
+    client = stage.client()
+    client.says(command)
+    assert stage.lane.got()[-2:] == [command, "EXEC"]
+    stage.lane.answers(OK, QUEUED, QUEUED, array(b"+list\r\n", bulk("a")))
+    assert client.hears() == bulk("a")
+    assert stage.lane.got() == []
