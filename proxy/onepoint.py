@@ -13,6 +13,7 @@ import trio
 
 from backfill.errors import BackfillError
 from backfill.rebuild import Command
+from resp.errors import ProtocolError
 from resp.frames import decode
 
 if TYPE_CHECKING:
@@ -50,8 +51,12 @@ async def read_both(
     def on_serving(frame: bytes | None) -> None:
         frames.append(frame)
         at_reply()
-        replies = decode(frame) if frame is not None else None
-        commands = right(replies) if isinstance(replies, list) else []
+        commands: Sequence[Command] = ()
+        try:
+            replies = decode(frame) if frame is not None else None
+            commands = right(replies) if isinstance(replies, list) else ()
+        except (AttributeError, IndexError, KeyError, TypeError, ValueError, ProtocolError):
+            pass  # another type than was thought: the caller sees it; the lane must not suffer from it
         if commands:
             hub.mirror.call(db, commands, on_mirror)
         else:

@@ -200,10 +200,13 @@ class Repair:
         if frame is None:
             self.keys.failed(place, "connection to the serving side lost")
             return
-        replies = [decode(element) for element in elements(frame)]
-        found = None
-        if replies:
-            found = sizing.parse_samples(replies) if by_samples else sizing.parse_memory(replies)
+        try:
+            replies = [decode(element) for element in elements(frame)]
+            parse_size = sizing.parse_samples if by_samples else sizing.parse_memory
+            found = parse_size(replies) if replies else None
+        except (IndexError, TypeError, ValueError):  # not what a server answers
+            self._failed(place, f"its size is asked for, with an unexpected answer: {frame[:60]!r}")
+            return
         if found is None:
             if by_samples:
                 self._failed(place, f"its size cannot be asked for: {frame[:100]!r}")

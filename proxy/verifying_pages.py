@@ -92,13 +92,15 @@ class PagedVerify:
             return [*head_there, *right(replies[4:])]
 
         here, there = await read_both(self._hub, self._db, [*head, *left], mirrored, self._note_dirt)
+        if not isinstance(here[3], int):
+            self.changed = True
+            return None, []
+        if not there:
+            raise Refused(f"not what a server answers: {here[4:5]!r:.100}")
         states = [
             self._state(replies, lambda part, names=names: value(part, names))  # type: ignore[misc]
             for replies, names in ((here, known), (there, known_there))
         ]
-        if not isinstance(here[3], int):
-            self.changed = True
-            return None, []
         self._sizes = (here[3], there[3] if isinstance(there[3], int) else 0)
         found = difference(
             *states, shift_ms=roles.shift_ms, tolerance_ms=self._tolerance_ms, first=first, names=roles.names

@@ -176,7 +176,8 @@ class Copies:
     def _take(self, copy: Copy, frame: bytes) -> None:
         try:
             replies = decode(frame)
-            if error := next((one for one in (replies, *replies[:4]) if isinstance(one, hiredis.ReplyError)), None):
+            refused = [replies] if isinstance(replies, hiredis.ReplyError) else replies[:3]
+            if error := next((one for one in refused if isinstance(one, hiredis.ReplyError)), None):
                 self._fail(copy, str(error))
                 return
             now_ms, deadline = times(*replies[:2])
@@ -347,7 +348,7 @@ class Copies:
 
 def _tell_first(frame: bytes | None, tell: Callable[[Any], None]) -> None:
     replies = decode(frame) if frame is not None else None
-    if isinstance(replies, list) and not isinstance(replies[0], hiredis.ReplyError):
+    if isinstance(replies, list) and replies and not isinstance(replies[0], hiredis.ReplyError):
         tell(replies[0])
 
 

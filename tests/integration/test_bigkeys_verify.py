@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from proxy.verifying import Report, Terms, Verifying
+from proxy.verifying_pages import PagedVerify
 from tests.inprocess import InProcess
 from tests.integration.test_bigkeys import BIG, CALLS, backfill, fill, proxy_for_big_keys, small_pages, write
 from tests.servers import Pool
@@ -119,6 +120,22 @@ async def test_nothing_is_found_while_clients_write(server_pool: Pool, kind: str
                 assert not report.different, report.findings
             done.set()
         assert max(largest) < (8 if kind == "stream" else 2) * BIG
+
+
+@pytest.mark.parametrize("kind", CALLS)
+async def test_a_key_that_became_another_type(server_pool: Pool, kind: str) -> None:
+    """It is looked at anew. Whatever the reply is, the lane that brought it goes on."""
+    a, b = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    for other in CALLS:
+        fill(a.client(), other, other, 30)
+    async with proxy_for_big_keys(a, b) as running:
+        await backfill(running)
+        link = running.hub.lane.link
+        for other in CALLS:
+            paged = PagedVerify(running.proxy, (0, other.encode()), kind.encode(), 1000)
+            assert (await paged.run(), paged.changed) == (None, other != kind)
+        assert (await verify(running)).different == 0
+        assert running.hub.lane.link is link
 
 
 async def test_a_sample(server_pool: Pool) -> None:
