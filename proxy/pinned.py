@@ -38,8 +38,11 @@ _NUMBER = re.compile(rb":\d+\r\n")
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
-FORGET_ALL_MESSAGE = b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n*-1\r\n"
-FORGET_ALL = b">2\r\n$10\r\ninvalidate\r\n_\r\n"
+MAX_CACHED = 10_000  # keys of a tracking session that are remembered; of more than these it is told "all"
+FORGET = {  # by protocol: an invalidation's head, and what stands for all keys
+    2: (b"*3\r\n$7\r\nmessage\r\n$20\r\n__redis__:invalidate\r\n", b"*-1\r\n"),
+    3: (b">2\r\n$10\r\ninvalidate\r\n", b"_\r\n"),
+}
 NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
 WRITTEN_HERE = "written on a connection of its own"
 
@@ -99,6 +102,7 @@ class Pinned:
         self.tainted = False  # it may carry state that is not known: it stays with this session
         self.replayed: dict[bytes, Command] = {}  # MONITOR, CLIENT TRACKING: made anew on another connection
         self.subscriptions: dict[Group, dict[bytes, None]] = {group: {} for group in Group}
+        self._cached: dict[bytes, None] = {}  # keys that the client has read while it tracks: it may have cached them
         self._hub = hub
         self._awaited: deque[Awaited] = deque()
         self._out: list[bytes] = []
@@ -189,6 +193,8 @@ class Pinned:
             return
         if self.transaction is not None and spec.rule is not None and spec.rule.rewrite is not None:
             args = spec.rule.rewrite(args)
+        if TRACKING in self.replayed and not spec.writes and len(self._cached) < MAX_CACHED:
+            self._cached.update(dict.fromkeys(spec.keys(args)))
         awaited = Awaited(spec, args, self._replies(spec, args))
         self._follow(spec, args, awaited)
         if awaited.scripts:
@@ -502,13 +508,18 @@ class Pinned:
             self._broken_watch = True
 
     def _forget_all(self) -> None:
-        """What clients have cached was tracked by the other side."""
+        """What clients have cached was tracked by the other side: everything is invalid. Some clients (coredis) know
+        only invalidations that name the keys, so those are named as well."""
         target: Session | None = self.session
         args = self.replayed[TRACKING]
         for index in _redirections(args):
             target = self._hub.sessions.get(integer(args[index]) or 0)
+        keys, self._cached = list(self._cached), {}
         if target is not None:
-            target.push(FORGET_ALL if target.resp == 3 else FORGET_ALL_MESSAGE)
+            head, all_keys = FORGET[target.resp]
+            target.push(head + all_keys)
+            if keys:
+                target.push(head + encode(keys))
 
 
 def is_message(frame: bytes) -> bool:

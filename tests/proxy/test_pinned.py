@@ -435,3 +435,16 @@ def test_a_refused_subscription_in_resp3(stage: Stage) -> None:
     assert stage.pin.got()[-2:] == ["SSUBSCRIBE c", "PING"]
     stage.pin.answers(array(b"%0\r\n"), ERROR, b"+PONG\r\n")
     assert client.hears() == ERROR
+
+
+def test_a_flip_names_the_keys_that_may_be_cached(stage: Stage) -> None:
+    """Some clients know no other invalidation."""
+    _tracking(stage)
+    client = stage.clients[0]
+    client.says("GET k", "SET l 1", "MGET m n")
+    stage.pin.answers(NIL, OK, array(NIL, NIL))
+    client.hears()
+    move(stage)
+    stage.hub.flush()
+    head = b">2\r\n$10\r\ninvalidate\r\n"
+    assert client.hears() == head + b"_\r\n" + head + array(bulk("k"), bulk("m"), bulk("n"))
