@@ -224,7 +224,7 @@ def test_selections(
     two: tuple[Server, Server], tmp_path: Path, selection: Selection, expected: Callable[..., bool]
 ) -> None:
     source, target = two
-    preload(source, 400, short_ttls=False)
+    preload(source, 120, short_ttls=False)
     target.call("SET", "own", 1)
     target.call("HSET", "pre:1 own", 1, 1, db=1)
     replicate(source, target, tmp_path, selection=selection, allow_non_empty=True)
@@ -334,7 +334,7 @@ def test_lost_connections(two: tuple[Server, Server], tmp_path: Path) -> None:
     assert_equal_servers(source, target)
 
 
-@pytest.mark.parametrize("side", [0, 1], ids=["source", "target"])
+@pytest.mark.parametrize("side", [pytest.param(0, id="source", marks=pytest.mark.slow), pytest.param(1, id="target")])
 def test_a_server_that_hangs(
     two: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, side: int
 ) -> None:

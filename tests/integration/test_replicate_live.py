@@ -283,7 +283,7 @@ def test_a_big_copy_does_not_overtake(server_pool: Pool, tmp_path: Path, monkeyp
                         await trio.sleep(0.01)
                 await trio.to_thread.run_sync(relay.heal)
                 await converged(run)
-            assert run.status()["big"] == 1
+            assert run.status()["big"] == 1, run.status()
 
         trio.run(main)
     assert_equal_servers(source, target)
