@@ -305,6 +305,7 @@ def test_the_side_that_serves_is_durable(ready: RunningProxy, server_62: Server,
     assert_equal_servers(server_62, server_91)
 
 
+@pytest.mark.slow
 def test_there_and_back_many_times(ready: RunningProxy, server_62: Server, server_91: Server) -> None:
     with Traffic(ready, clients=16, rate=1000, seed=11) as traffic:
         for number in range(8):

@@ -163,6 +163,7 @@ def test_no_client_notices_and_both_sides_end_equal(make_rig: MakeRig, name: str
 
 
 @pytest.mark.parametrize("name", DEAD_LINKS)
+@pytest.mark.slow
 def test_a_link_that_is_dead_while_the_server_lives_is_given_up(make_rig: MakeRig, name: str) -> None:
     """A firewall that has forgotten a connection says nothing: nobody will ever close it. New connections work."""
     rig = make_rig()
@@ -171,6 +172,7 @@ def test_a_link_that_is_dead_while_the_server_lives_is_given_up(make_rig: MakeRi
 
 
 @pytest.mark.parametrize(("source", "target"), [("redis-8.2", "redis-6.2"), ("redis-7.0", "redis-8.2")])
+@pytest.mark.slow
 def test_other_versions(make_rig: MakeRig, source: str, target: str) -> None:
     rig = make_rig(source, target)
     for name in ("is read-only", "is out of memory", "crashes"):
@@ -178,6 +180,7 @@ def test_other_versions(make_rig: MakeRig, source: str, target: str) -> None:
         rig.assert_recovered()
 
 
+@pytest.mark.slow
 def test_it_is_loading(make_rig: MakeRig) -> None:
     rig = make_rig(target="valkey-8.1")
     rig.target.call("CONFIG", "SET", "key-load-delay", "5000")  # µs; 300 keys
@@ -399,6 +402,7 @@ def test_a_whole_db_command_while_the_target_is_down(make_rig: MakeRig, command:
 
 
 @pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1")])
+@pytest.mark.slow
 def test_a_whole_db_command_that_is_lost_on_its_way(make_rig: MakeRig, command: tuple[str, ...]) -> None:
     rig = make_rig()
     hang(rig)
@@ -413,6 +417,7 @@ def test_a_whole_db_command_that_is_lost_on_its_way(make_rig: MakeRig, command: 
 
 
 @pytest.mark.parametrize("command", [("FLUSHALL",), ("FLUSHDB",), ("SWAPDB", "0", "1")])
+@pytest.mark.slow
 def test_a_proxy_killed_with_a_whole_db_command_under_way(make_rig: MakeRig, command: tuple[str, ...]) -> None:
     rig = make_rig()
     hang(rig)

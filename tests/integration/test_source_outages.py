@@ -151,6 +151,7 @@ def test_who_waits_goes_on_waiting(make_rig: MakeRig) -> None:
 
 
 @pytest.mark.parametrize("cuts", [10])
+@pytest.mark.slow
 def test_again_and_again_under_load(make_rig: MakeRig, cuts: int) -> None:
     rig = make_rig()
     with rig.promises() as promises:
@@ -162,6 +163,7 @@ def test_again_and_again_under_load(make_rig: MakeRig, cuts: int) -> None:
     rig.assert_recovered()
 
 
+@pytest.mark.slow
 def test_hostile_traffic_over_a_line_that_is_lost_again_and_again(make_rig: MakeRig) -> None:
     rig = make_rig()
     with rig.traffic(tolerate_disconnects=True) as traffic:
@@ -173,6 +175,7 @@ def test_hostile_traffic_over_a_line_that_is_lost_again_and_again(make_rig: Make
     rig.assert_recovered()
 
 
+@pytest.mark.slow
 def test_a_lane_that_is_dead_while_the_server_lives_is_given_up(make_rig: MakeRig) -> None:
     """A firewall that has forgotten the connection: nobody will ever close it. New connections work."""
     rig = make_rig()
@@ -191,6 +194,7 @@ def test_a_lane_that_is_dead_while_the_server_lives_is_given_up(make_rig: MakeRi
 
 
 @pytest.mark.parametrize("how", ["crash", "shutdown"])
+@pytest.mark.slow
 def test_a_restart_under_load(make_rig: MakeRig, how: str) -> None:
     """What was acknowledged is there, as its file has it; nothing was done twice."""
     rig = make_rig()
@@ -224,6 +228,7 @@ def test_scripts_after_a_restart(make_rig: MakeRig) -> None:
     assert_equal_servers(rig.source, rig.target, stream_counters=False)
 
 
+@pytest.mark.slow
 def test_down_for_longer_than_the_limit(make_rig: MakeRig) -> None:
     """Commands wait at first; then an error says what is the matter, also to a read that was in flight."""
     rig = make_rig()

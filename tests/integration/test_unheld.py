@@ -83,6 +83,7 @@ def test_a_step_backwards(start_proxy: StartProxy, server_70: Server, server_62:
     assert_equal_servers(server_70, server_62)
 
 
+@pytest.mark.slow
 def test_a_new_type(start_proxy: StartProxy, server_62: Server, server_82: Server) -> None:
     """6.2 -> 8.2, where a vector set is made: the old side cannot have it, and the gate says so."""
     proxy = filled(start_proxy(server_62, server_82))

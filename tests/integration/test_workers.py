@@ -45,6 +45,7 @@ def ask(wire: Wire, *lines: str) -> list[bytes]:
 
 
 @pytest.mark.timeout(240)
+@pytest.mark.slow
 def test_a_migration_under_traffic(server_pool: Pool, start_proxy: StartProxy) -> None:
     source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
     preload(source, 500, seed=7)
