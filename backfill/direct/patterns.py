@@ -1,7 +1,8 @@
 """Owns Redis' glob patterns (KEYS, SCAN MATCH), for what no server filters for us. Pure.
 
 `*` any bytes, `?` one byte, `[abc]`, `[^a]`, `[a-z]`, `\\x` the byte x; an open bracket at the end closes by itself, as
-in Redis' own stringmatchlen.
+in Redis' own stringmatchlen. That function finds an empty name with an empty pattern only; SCAN and KEYS do not ask it
+about `*`, but about `**` they do.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ import re
 
 def compile_pattern(pattern: bytes) -> re.Pattern[bytes]:
     """What `fullmatch` finds is what SCAN MATCH finds."""
+    if len(pattern) > 1 and not pattern.strip(b"*"):
+        return re.compile(b".+", re.DOTALL)
     parts: list[bytes] = []
     position = 0
     while position < len(pattern):

@@ -255,6 +255,15 @@ def test_patterns_are_those_of_the_server(server_pool: Pool, pattern: bytes, key
     assert (compile_pattern(pattern).fullmatch(key) is not None) == found
 
 
+@pytest.mark.parametrize("flavour", ["redis-6.2", "redis-7.0", "redis-8.2", "valkey-8.1", "valkey-9.1"])
+def test_an_empty_name_matches_one_star_only(server_pool: Pool, flavour: str) -> None:
+    server = server_pool.get(flavour)
+    server.call("SET", "", 1)
+    for pattern in (b"", b"*", b"**", b"***", b"*?", b"[", b"\\", b"*a*"):
+        found = server.call("SCAN", 0, "MATCH", pattern)[1] == [b""]
+        assert (compile_pattern(pattern).fullmatch(b"") is not None) == found, pattern
+
+
 _SERVERS: dict[str, redis.Redis] = {}
 
 
