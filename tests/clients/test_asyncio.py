@@ -155,17 +155,25 @@ class Application:
         assert len(found) == 500
 
     async def cancel(self) -> None:
-        """A task that is cancelled while its client waits: the library drops that connection, and goes on."""
+        """A task that is cancelled while its client waits: the library drops that connection, and goes on. It really
+        waits: a cancellation that comes while the libraries connect, or look after a connection, they may lose."""
+        last = 0
         for number in range(5):
-            assert await self.single.ping(), (
-                "connected: the libraries lose a cancellation that comes while they connect"
-            )
-            waiter = asyncio.ensure_future(self.single.blpop("rarely", 4))
-            await asyncio.sleep(0.03)
+            assert await self.single.ping()
+            waiter = asyncio.ensure_future(self.single.blpop("rarely", 30))
+            last = await self._waits_since(last, waiter)
             waiter.cancel()
             with pytest.raises(asyncio.CancelledError):
                 await waiter
             assert await self.client.incr("cancelled") == number + 1
+
+    async def _waits_since(self, last: int, waiter: asyncio.Future[Any]) -> int:
+        """The id of the connection on which it waits in BLPOP; each time it is a new one."""
+        while True:
+            assert not waiter.done(), "it does not wait"
+            for entry in await self.client.client_list():
+                if entry["cmd"] == "blpop" and int(entry["id"]) > last:
+                    return int(entry["id"])
 
 
 @asynccontextmanager
