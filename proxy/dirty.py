@@ -19,6 +19,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator
 from enum import Enum
+from itertools import islice
 
 Place = tuple[int, bytes]  # (db, key)
 
@@ -54,13 +55,14 @@ TRANSITIONS: dict[Step, dict[Event, Step]] = {
 class Mark:
     """One key that must be copied."""
 
-    __slots__ = ("again", "due", "failures", "held", "lag", "listed", "reason", "seq", "serial", "step")
+    __slots__ = ("again", "due", "failures", "held", "lag", "listed", "merely", "reason", "seq", "serial", "step")
 
     def __init__(self, reason: str, *, lag: bool) -> None:
         self.reason = reason
         self.lag = lag
         self.step = Step.WAITING
         self.again = False  # damaged behind the copy that is under way
+        self.merely = ""  # that is lag, for this reason
         self.held = 0  # writes in flight on pinned connections
         self.seq = 0  # where the queued copy stands in the mirror queue
         self.serial = 0  # of the last read: the reply of an older one says nothing
@@ -125,9 +127,8 @@ class DirtyKeys:
 
     def failing(self, limit: int = 10) -> Iterator[tuple[Place, Mark]]:
         """Keys whose last copy failed."""
-        for place in list(self._retry)[:limit]:
-            if place in self._marks:
-                yield place, self._marks[place]
+        failing = ((place, self._marks[place]) for place in list(self._retry) if place in self._marks)
+        yield from islice(((place, mark) for place, mark in failing if mark.failures), limit)
 
     # -- damage --------------------------------------------------------------------------------------------------
 
@@ -143,7 +144,7 @@ class DirtyKeys:
         else:
             self._worsen(mark, reason, lag)
             if mark.step is Step.QUEUED and (seq is None or seq > mark.seq):
-                mark.again = True
+                self._uncovered(mark, reason, lag)
 
     def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None:
         """Something without a place in the lane's order (another connection's command, a scan): whatever is under way
@@ -154,7 +155,7 @@ class DirtyKeys:
         else:
             self._worsen(mark, reason, lag)
             if mark.step is not Step.WAITING:
-                mark.again = True
+                self._uncovered(mark, reason, lag)
 
     def hold(self, place: Place, reason: str) -> None:
         """A write to the key is in flight on a pinned connection: dirty, but not to be read yet."""
@@ -165,7 +166,7 @@ class DirtyKeys:
         else:
             self._worsen(mark, reason, False)
             if mark.step is not Step.WAITING:
-                mark.again = True
+                self._uncovered(mark, reason, False)
         mark.held += 1
 
     def release(self, place: Place) -> None:
@@ -175,10 +176,10 @@ class DirtyKeys:
             self.mark_unordered(place, "written on a connection of its own")
             return
         mark.held -= 1
-        if mark.step is Step.WAITING:
+        if mark.step is Step.WAITING and place not in self._retry:
             self._list(place, mark)
-        else:
-            mark.again = True
+        elif mark.step is not Step.WAITING:
+            self._uncovered(mark, "written on a connection of its own", False)
 
     def _add(self, place: Place, mark: Mark) -> None:
         self._marks[place] = mark
@@ -191,6 +192,18 @@ class DirtyKeys:
         if not mark.held and not mark.listed:
             mark.listed = True
             self._ready.append(place)
+
+    @staticmethod
+    def _uncovered(mark: Mark, reason: str, lag: bool) -> None:
+        """Damaged behind the copy that is under way."""
+        mark.merely = (mark.merely or reason) if lag and (mark.merely or not mark.again) else ""
+        mark.again = True
+
+    def _covered(self, mark: Mark) -> None:
+        """A copy was complete: the key is as bad as what has damaged it since."""
+        if mark.merely and not mark.held and not mark.lag:
+            mark.lag, mark.reason = True, mark.merely
+            self._lag += 1
 
     def _worsen(self, mark: Mark, reason: str, lag: bool) -> None:
         if mark.lag and not lag:
@@ -211,7 +224,7 @@ class DirtyKeys:
             if mark.step is not Step.WAITING or mark.held:
                 continue
             mark.advance(Event.READ_SENT)
-            mark.again = False
+            mark.again, mark.merely = False, ""
             self._serials += 1
             mark.serial = self._serials
             self.under_way += 1
@@ -243,6 +256,7 @@ class DirtyKeys:
         if mark.again or mark.held:
             mark.advance(Event.SETTLED)
             mark.failures = 0
+            self._covered(mark)
             self._list(place, mark)
             return False
         del self._marks[place]
@@ -269,6 +283,17 @@ class DirtyKeys:
             self._worsen(mark, reason, False)
             mark.reason, mark.due = reason, due
             self._retry[place] = None
+
+    def rest(self, place: Place, *, due: float) -> None:
+        """The copy of a QUEUED key is complete, and was damaged meanwhile, by what is no failure: read it again, but
+        not before `due`."""
+        mark = self._marks[place]
+        mark.advance(Event.SETTLED)
+        self.under_way -= 1
+        mark.failures = 0
+        self._covered(mark)
+        mark.due = due
+        self._retry[place] = None
 
     def failures(self, place: Place) -> int:
         """How many tries in a row have failed."""

@@ -73,7 +73,7 @@ class Filling:
         self._began = 0.0
         self._restarted = False  # the walk began (again) since a checkpoint was saved
         self._sized = True  # MEMORY USAGE is allowed there
-        proxy.hub.repair.cleaned = self._cleaned
+        proxy.hub.repair.copied = self._copied
 
     def __repr__(self) -> str:
         return f"<Filling {self.progress.state} scanned={self.progress.scanned} {self._pages!r}>"
@@ -86,8 +86,9 @@ class Filling:
         """It broke."""
         self.progress.state, self.progress.problem = Work.FAILED.value, problem
 
-    def _cleaned(self, place: Place) -> None:
-        if self._pages.clean(place):
+    def _copied(self, place: Place) -> None:
+        """Whatever was done to the key since it was read is mirrored, or known by its mark: it need not be clean."""
+        if self._pages.copied(place):
             self.progress.copied += 1
 
     # -- the whole of it -----------------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ class Filling:
                 await trio.sleep(max(0.0, ahead))
 
     async def _finish_copies(self) -> None:
-        """Until every found key is clean, or nothing moves any more."""
+        """Until every found key has been copied, or nothing moves any more."""
         hub = self._proxy.hub
         pages = hub.repair.copies_in_pages
         last, since = (-1, -1), time.monotonic()

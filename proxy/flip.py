@@ -162,6 +162,7 @@ async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: O
     began = time.monotonic()
     faults.reached("flip begins")
     hub.pause(FLIP)
+    hub.repair.hurry(True)
     try:
         drained = await _drain(proxy, moving, terms.max_pause_ms / 1000)
         outcome.drain_ms = round((time.monotonic() - began) * 1000, 3)
@@ -176,6 +177,7 @@ async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: O
     except OSError as problem:
         outcome.reasons.append(f"given up, nothing has changed: the state cannot be saved: {problem.strerror}")
     finally:
+        hub.repair.hurry(False)
         hub.resume(FLIP)
         outcome.pause_ms = round((time.monotonic() - began) * 1000, 3)
 

@@ -22,9 +22,11 @@ from proxy.recorder import Recorder, other_db
 from proxy.repair import Repair
 from proxy.roles import Roles
 from proxy.session import HELD_BYTES, READ_BYTES
+from proxy.suspects import Suspects
 from proxy.watch import State, Watch
 
 if TYPE_CHECKING:
+    from proxy.dirty import Place
     from proxy.floor import Floor
     from proxy.front.guests import Guest
     from proxy.journal import Journal
@@ -78,7 +80,10 @@ class Hub:
         self.lane.recorder = self.recorder
         self.express = Express(self)
         self.watch = Watch(self, enabled=False)
-        self.recorder.scripts_done = lambda count: self.watch.scripts_done(count)
+        self.suspects = Suspects(self)
+        self.repair.paging = self._paging
+        self.recorder.script_done = lambda: self.watch.scripts_done(1)
+        self.recorder.scripts_done = lambda count: self.watch.scripts_done(count, alone=False)
         self.pausing = Pausing(self)
         self.screens_writes = False  # plain writes go the slow way, as they may be refused, or have to wait
         self._read_only = ""
@@ -94,6 +99,11 @@ class Hub:
 
     def _mark(self, db: int, key: bytes, reason: str, seq: int | None) -> None:
         self.repair.mark((db, key), reason, seq=seq)
+
+    def _paging(self, place: Place) -> None:
+        """A big key is about to be copied in pages."""
+        if self.watch.is_written(place[1]):
+            self.suspects.add(place)
 
     def fall_back(self, reason: str) -> None:
         """What is equal is no longer known by key: a backfill is due."""

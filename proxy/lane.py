@@ -220,6 +220,15 @@ class Lane:
         out.append(_EXEC)
         pending.append((CALL, callback))
 
+    def ask(self, db: int, args: Sequence[bytes], callback: Callback) -> None:
+        """A command of our own, as it is; None as in `call`."""
+        if self.link is None:
+            callback(None)
+            return
+        self._context(db, self._resp)
+        self._out.append(encode(args))
+        self._pending.append((CALL, callback))
+
     def _context(self, db: int, resp: int) -> None:
         if resp != self._resp:
             self._out.append(_HELLO[resp])

@@ -199,7 +199,7 @@ class Pinned:
         self._follow(spec, args, awaited)
         if awaited.scripts:
             for _ in range(awaited.scripts):
-                self._hub.watch.script_sent(session.db)
+                self._hub.watch.script_sent(session.db, alone=False)
         self._put(encode(redirected(args, self._client_id) if spec.name == TRACKING else args))
         if awaited.frames:
             self._awaited.append(awaited)
@@ -373,7 +373,7 @@ class Pinned:
     def _answered(self, spec: Spec, awaited: Awaited, frame: bytes) -> None:
         block = awaited.block
         if awaited.scripts:
-            self._hub.watch.scripts_done(awaited.scripts)
+            self._hub.watch.scripts_done(awaited.scripts, alone=False)
         if block is not None:
             if spec.name == b"EXEC" and not is_error(frame) and not is_null(frame):
                 self._committed(block, elements(frame))
@@ -462,7 +462,7 @@ class Pinned:
             self._hub.pins.subscriptions.hear(awaited.subscription)
         sent = [(awaited.spec, awaited.args) for awaited in self._awaited if awaited.spec is not None]
         sent += [(spec, args) for awaited in self._awaited if awaited.block for spec, args, _ in awaited.block.queue]
-        self._hub.watch.scripts_done(sum(awaited.scripts for awaited in self._awaited))
+        self._hub.watch.scripts_done(sum(awaited.scripts for awaited in self._awaited), alone=False)
         self._awaited.clear()
         for spec, args in sent:
             if spec.writes and not spec.keys(args):

@@ -1,9 +1,10 @@
 """How far a backfill is, and from where it can go on. Pure, but for the file of the checkpoint.
 
-A backfill walks db after db, page after page of a SCAN. A page is *settled* once each of its keys was clean at one
-time since it was found. The checkpoint is the end of the last page before which every page is settled: what is found
-again behind it is copied twice at worst. It belongs to one process of each server (their `run_id`), for a cursor means
-nothing to another process, and a server that restarted may lack what was settled.
+A backfill walks db after db, page after page of a SCAN. A page is *settled* once each of its keys was copied since it
+was found: what is done to them later is mirrored, or makes them dirty. The checkpoint is the end of the last page
+before which every page is settled: what is found again behind it is copied twice at worst. It belongs to one process of
+each server (their `run_id`), for a cursor means nothing to another process, and a server that restarted may lack what
+was settled.
 """
 
 from __future__ import annotations
@@ -148,8 +149,8 @@ class Pages:
         self._number += 1
         self._advance()
 
-    def clean(self, place: Place) -> bool:
-        """A key became clean; whether it was waited for."""
+    def copied(self, place: Place) -> bool:
+        """A copy of the key was acknowledged; whether it was waited for."""
         number = self._page_of.pop(place, None)
         if number is None:
             return False

@@ -49,7 +49,8 @@ class Recorder:
         self.wanted: Counter[str] = Counter()  # writes that the serving side does not know, but the mirror side does
         self.scripts = Scripts()
         self.cursors = Cursors()
-        self.scripts_done: Callable[[int], None] = lambda count: None  # told of scripts that were answered, or lost
+        self.script_done: Callable[[], None] = lambda: None  # told of a script that was answered, or lost
+        self.scripts_done: Callable[[int], None] = lambda count: None  # of those in a block
         self.now = 0.0
         self._roles = roles
         self._mirror = mirror
@@ -101,7 +102,7 @@ class Recorder:
         if frame[0] == _ERROR:
             self.note_unknown(spec)
         if spec.route is Route.SCRIPT:
-            self.scripts_done(1)
+            self.script_done()
         self.answered(spec, args, frame, db, session.resp, sent)
 
     def run(self, item: tuple[Any, ...]) -> None:
@@ -211,7 +212,7 @@ class Recorder:
         if item[0] == WRITE:
             _, _, _, spec, args, db, _ = item
             if spec.route is Route.SCRIPT:
-                self.scripts_done(1)
+                self.script_done()
             self.unknown_outcome(spec, args, db, reason)
             return
         if item[0] == WRITES:

@@ -54,7 +54,9 @@ class Repair:
         self.copies = 0  # acknowledged
         self.copied_bytes = 0
         self.failures: Counter[str] = Counter()
-        self.cleaned: Callable[[Place], None] = lambda place: None  # told of every key that became clean
+        self.copied: Callable[[Place], None] = lambda place: None  # told of every key of which a copy was acknowledged
+        self.paging: Callable[[Place], None] = lambda place: None  # told of every key that is to be copied in pages
+        self.hurried = False  # clients wait for the last copies
         self.unknown_db: Callable[[int], None] = lambda db: (
             None
         )  # told of a db that may not exist: never SELECT it blindly
@@ -217,6 +219,7 @@ class Repair:
         size, kind = found
         if size > self.big_bytes and self.copies_in_pages.takes(place, kind, size):
             self._big_since[place] = self._clock()
+            self.paging(place)
             self.copies_in_pages.begin(place, serial, kind, size)
         else:
             self._read(place, serial, size)
@@ -298,11 +301,12 @@ class Repair:
         """The mirror answered a copy: with this error, or with none."""
         if error is None:
             self.copies += 1
+            if self.keys.is_queued(place, seq):
+                self.copied(place)
             if self.keys.settled(place, seq):
                 self._forms.pop(place, None)
                 self._believed.pop(place, None)
                 self.copies_in_pages.read_whole(place)
-                self.cleaned(place)
             return
         if form is Form.DUMP and refused(decode(error)):
             self._needs_struct(place, error)
@@ -320,10 +324,11 @@ class Repair:
         else:
             self.lossy.pop(place, None)
         took = self._clock() - self._big_since.pop(place, self._clock())
-        if self.keys.damaged(place):  # by what only a whole copy shows: not all the time, for a key of this size
-            self.keys.failed(place, "scripts or transactions wrote to it while it was copied", due=self._clock() + took)
-        elif self.keys.settled(place, copy.seq):
-            self.cleaned(place)
+        self.copied(place)
+        if self.keys.damaged(place) and not self.hurried:  # by what only another copy shows: for a key of this size
+            self.keys.rest(place, due=self._clock() + took)  # not all the time
+        else:
+            self.keys.settled(place, copy.seq)
 
     def _needs_struct(self, place: Place, error: bytes) -> None:
         self._forms[place] = Form.STRUCT
@@ -348,6 +353,12 @@ class Repair:
         if places and self.keys.failures(places[0]) >= SUSPECT:  # it is what the mirror side hangs up on
             self._failed(places.pop(0), "the mirror side closed the connection when it was sent a copy of this key")
         self.keys.again_all(places)
+
+    def hurry(self, wanted: bool) -> None:
+        """Clients wait, or do not wait any more: copies that are due later are due now."""
+        self.hurried = wanted
+        if wanted:
+            self.keys.retry(float("inf"))
 
     def retry(self) -> bool:
         """Let failed copies that are due have another try; whether there are any. Called again and again."""

@@ -169,8 +169,15 @@ class Router:
         return 0
 
     def _script_now(self, session: Session, spec: Spec, args: Command) -> None:
-        self._hub.watch.script_sent(session.db)
-        self._write(session, spec, args, [])
+        hub = self._hub
+        keys = spec.keys(args)
+        hub.watch.script_sent(session.db)
+        asked = hub.suspects.before(session.db, keys) if hub.suspects else ()
+        hub.note(spec, args, session.db)
+        hub.lane.write(session, spec, args, encode(args), session.last_at)
+        hub.suspects.behind(session.db, session.resp, asked)
+        if hub.waiters.keys:
+            hub.waiters.touched(session.db, ((spec, args),))
 
     def _info(self, session: Session, spec: Spec, args: Command, rest: list[Command]) -> int:
         """The server's answer, with a section of our own where everything is asked for."""
@@ -247,7 +254,7 @@ class Router:
         for spec, args in block.commands:
             hub.note(spec, args, session.db)
         for _ in range(block.scripts):
-            hub.watch.script_sent(session.db)
+            hub.watch.script_sent(session.db, alone=False)
         hub.lane.block(session, block, session.last_at)
         if hub.waiters.keys:
             hub.waiters.touched(session.db, block.commands)

@@ -585,6 +585,7 @@ class Proxy:
     async def stop(self, patience: float = 5.0) -> bool:
         """Stop taking commands, let everything settle; True when both sides are known to be equal as they were."""
         self.hub.pause("stopping")
+        self.hub.repair.hurry(True)
         with trio.move_on_after(patience):
             await self.hub.until(lambda: self.hub.drained and self.hub.settled)
         clean = self.hub.drained and self.hub.settled and (self.finished or self.hub.mirror.link is not None)

@@ -62,6 +62,27 @@ class Decoder:
             raise ProtocolError(f"Protocol error: {error}") from error
 
 
+class Running:
+    """Scripts that run, or have just run."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self._at = float("-inf")  # when the last was answered
+
+    def __repr__(self) -> str:
+        return f"<Running in_flight={self.in_flight}>"
+
+    def done(self, count: int, now: float) -> None:
+        """So many were answered, or lost."""
+        if count:
+            self.in_flight -= count
+            self._at = now
+
+    def may_have_written(self, now: float) -> bool:
+        """Whether what changed was perhaps changed by one of them."""
+        return self.in_flight > 0 or now - self._at < SCRIPT_WINDOW_SECONDS
+
+
 class Watch:
     """Sees what changes on the serving side."""
 
@@ -76,15 +97,15 @@ class Watch:
         self._written_before: set[bytes] = set()
         self._generation_began = 0.0
         self._flushed_at = float("-inf")
-        self._scripts_in_flight = 0
-        self._script_at = float("-inf")
+        self._scripts = Running()
+        self._not_alone = Running()  # of those: scripts in a block, or on a connection of their own
         self._script_dbs: set[int] = set()
         self._waiting: list[tuple[Session, list[Command]]] = []
         self._barriers: list[Callable[[], None]] = []
         self._lost = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<Watch {self.state.value} unexplained={self.unexplained} scripts={self._scripts_in_flight}>"
+        return f"<Watch {self.state.value} unexplained={self.unexplained} scripts={self._scripts.in_flight}>"
 
     # -- what our own commands explain ----------------------------------------------------------------------------
 
@@ -94,24 +115,28 @@ class Watch:
         if now - self._generation_began > GENERATION_SECONDS or len(self.written) > GENERATION_KEYS:
             self._generation_began = now
             self._written_before, self.written = self.written, set()
+            self._hub.suspects.keep(self.is_written)
+
+    def is_written(self, key: bytes) -> bool:
+        """By commands of ours, lately."""
+        return key in self.written or key in self._written_before
 
     def flushed(self) -> None:
         """A command of ours that touches every key is about to be sent."""
         self._flushed_at = self._hub.clock()
 
-    def script_sent(self, db: int) -> None:
-        """A script is about to be sent."""
-        self._scripts_in_flight += 1
+    def script_sent(self, db: int, *, alone: bool = True) -> None:
+        """A script is about to be sent; `alone`: on the lane, and not inside a block."""
+        self._scripts.in_flight += 1
+        self._not_alone.in_flight += not alone
         self._script_dbs.add(db)
 
-    def scripts_done(self, count: int) -> None:
+    def scripts_done(self, count: int, *, alone: bool = True) -> None:
         """Scripts were answered, or lost."""
-        self._scripts_in_flight -= count
-        self._script_at = self._hub.clock()
-
-    @property
-    def _in_script_window(self) -> bool:
-        return self._scripts_in_flight > 0 or self._hub.clock() - self._script_at < SCRIPT_WINDOW_SECONDS
+        now = self._hub.clock()
+        self._scripts.done(count, now)
+        if not alone:
+            self._not_alone.done(count, now)
 
     # -- waiting for it -------------------------------------------------------------------------------------------
 
@@ -252,10 +277,17 @@ class Watch:
             self._keys_changed(keys)
 
     def _keys_changed(self, keys: list[bytes]) -> None:
-        if self._in_script_window:
+        now = self._hub.clock()
+        if self._scripts.may_have_written(now):
             self.during_scripts += len(keys)
+            suspects = None if self._not_alone.may_have_written(now) else self._hub.suspects
             for key in keys:
-                self._mark(key, self._script_dbs, "changed while a script ran")
+                dbs = self._script_dbs
+                if suspects is not None and self.is_written(key):
+                    dbs = {db for db in dbs if (db, key) not in suspects}
+                    for db in dbs:
+                        suspects.seen((db, key))
+                self._mark(key, dbs, "changed while a script ran")
             return
         unexplained = set(keys).difference(self.written, self._written_before)
         if unexplained:

@@ -43,7 +43,8 @@ the key expired on one side only, somebody wrote behind the proxy).
   is read anew.
 * SMOVE, LMOVE, RPOPLPUSH have two keys: they are taken apart, each half treated by its own key.
 * A script, RENAME, a *STORE command: a state copy of the key, as ever: the copy under way goes on, and the key is
-  copied once more. As are writes on pinned connections.
+  copied once more. As are writes on pinned connections. Where they never cease, it rests between two copies, and is
+  equal after the one within the pause of a flip.
 
 **Positions.** A list's elements have no names. The mirror's copy is always a *prefix* of the serving side's list, and
 as every reply tells how long the list is now, it is known in lane order how many elements are copied: what happens at

@@ -35,8 +35,8 @@ def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @asynccontextmanager
-async def proxy_for_big_keys(a: Server, b: Server) -> AsyncIterator[InProcess]:
-    async with in_process(a, b, backfilled=False) as running:
+async def proxy_for_big_keys(a: Server, b: Server, *, watch: bool = False) -> AsyncIterator[InProcess]:
+    async with in_process(a, b, backfilled=False, watch=watch) as running:
         running.hub.repair.big_bytes = BIG
         yield running
 

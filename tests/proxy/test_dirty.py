@@ -116,6 +116,20 @@ def test_failed_copies_wait_for_their_retry() -> None:
     assert take(keys) == K
 
 
+def test_a_copy_that_was_damaged_may_rest_which_is_no_failure() -> None:
+    keys = DirtyKeys()
+    keys.mark(K, "answered differently")
+    for lag in (True, False):
+        keys.take()
+        keys.queued(K, 5)
+        keys.mark_unordered(K, "changed while a script ran", lag=True)
+        keys.mark(K, "answered differently", lag=lag, seq=6)
+        keys.rest(K, due=10.0)
+        assert keys.dirty == (not lag)  # what it was marked for before is cured
+        assert take(keys) is None and not list(keys.failing())
+        keys.retry(10.0)
+
+
 def test_lag_is_not_dirt_until_something_goes_wrong() -> None:
     keys = DirtyKeys()
     keys.mark(K, "a script", lag=True)
@@ -314,8 +328,8 @@ class Model(RuleBasedStateMachine):
             self.keys.mark((1 - place[0], place[1]), reason, seq=seq)
 
     @precondition(lambda self: self.queue)
-    @rule(refused=st.booleans())
-    def mirror_answers(self, refused: bool) -> None:
+    @rule(refused=st.booleans(), rests=st.booleans())
+    def mirror_answers(self, refused: bool, rests: bool = False) -> None:
         entry = self.queue.popleft()
         seq, what, place, _, expected = entry
         if what == "copy":
@@ -324,7 +338,10 @@ class Model(RuleBasedStateMachine):
                     self.keys.failed(place, "OOM", due=1.0)
             else:
                 self.apply(entry)
-                self.keys.settled(place, seq)
+                if rests and self.keys.is_queued(place, seq) and self.keys.damaged(place):
+                    self.keys.rest(place, due=1.0)
+                else:
+                    self.keys.settled(place, seq)
         elif what == "swap":
             self.apply(entry)
         elif refused or self.apply(entry) != expected:
