@@ -120,6 +120,8 @@ class Filling:
             self.progress.scanned = self.progress.copied = self.progress.resumed = start.scanned
             self._pages = Pages(start)
             self._restarted = True
+            if not plan.partial and not start.scanned:
+                self._proxy.hub.repair.losses.recount()
             try:
                 await self._fill(plan, start)
             except (ConnectionLost, ConnectError) as problem:
@@ -297,7 +299,8 @@ class Filling:
         hub = self._proxy.hub
         pages = hub.repair.copies_in_pages
         last, since = (-1, -1), time.monotonic()
-        while len(self._pages):
+        refills = self._proxy.refills
+        while len(self._pages) and refills == self._proxy.refills:
             now = (self.progress.copied, pages.pages)
             held = not pages.may_read() or hub.lane.link is None or hub.mirror.link is None
             if now != last or held:

@@ -79,7 +79,7 @@ async def gate(proxy: Proxy, jobs: Jobs, terms: Terms) -> list[str]:
         reasons.append(f"{hub.repair.keys.dirty:,} keys are dirty: wait until they are repaired")
     for (db, key), mark in hub.repair.keys.failing(3):
         reasons.append(f"db {db} {key!r} cannot be copied: {mark.reason}")
-    for (db, key), text in list(hub.repair.lossy.items())[:3]:
+    for (db, key), text in hub.repair.losses.first(3):
         reasons.append(f"db {db} {key!r}: {text}")
     if hub.mirror.lag() * 1000 > LAG_LIMIT_MS:
         reasons.append(f"the {mirror.name.value} lags by {hub.mirror.lag() * 1000:.0f} ms: wait until it has caught up")

@@ -160,13 +160,9 @@ def _unmirrored(proxy: Proxy) -> Iterator[Line]:
 
 
 def _lossy(proxy: Proxy) -> Iterator[Line]:
-    lossy = proxy.hub.repair.lossy
-    for (db, key), text in lossy.items():
-        text = (
-            f"{len(lossy):,} keys have what the {proxy.mirror.name.value} cannot hold (as db {db} {show(key)}: {text})"
-        )
-        yield "", text
-        return
+    found = proxy.hub.repair.losses
+    for (db, key), text in found.first(1):
+        yield "", f"{found} keys have what the {proxy.mirror.name.value} cannot hold (as db {db} {show(key)}: {text})"
 
 
 def _watch(proxy: Proxy) -> Iterator[Line]:

@@ -17,6 +17,7 @@ from backfill.values import State
 from proxy.bigkeys import BIG_BYTES, Copies, sizing
 from proxy.bigkeys.copying import Copy
 from proxy.dirty import DirtyKeys, Place
+from proxy.losses import Losses
 from resp.frames import decode, elements
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Repair:
         )  # told of a db that may not exist: never SELECT it blindly
         self.on_swap: Callable[[], None] = lambda: None  # told of them
         self.swaps = 0  # whole-db barriers seen: a scan under way has lost its place
-        self.lossy: dict[Place, str] = {}  # keys of which the mirror side cannot hold everything, and what is lost
+        self.losses = Losses()
         self.frozen = ""  # why no key may be deleted on the mirror side
         self._roles = roles
         self._lane = lane
@@ -136,7 +137,7 @@ class Repair:
         self.keys.forget()
         self.sizes.clear()
         self._big_since.clear()
-        self.lossy.clear()
+        self.losses.clear()
         self._forms.clear()
         self._believed.clear()
 
@@ -275,7 +276,7 @@ class Repair:
                 place, f"it has {longest:,} bytes, the mirror side takes {facts.max_bulk:,} (proto-max-bulk-len)"
             )
             return
-        self._note_losses(place, state)
+        self.losses.note(place, losses(state, target=facts.commands, version=facts.version))
         seq = self._mirror.copy(place, commands, form)
         if seq is None:
             if self._mirror.link is None:
@@ -287,15 +288,6 @@ class Repair:
         if state.size <= SMALL_BYTES and len(self._small) < MAX_SMALL:
             self._small[place] = state.size or 1
         self.keys.queued(place, seq)
-
-    def _note_losses(self, place: Place, state: State) -> None:
-        """What the mirror side cannot hold of this key is named, and closes the flip gate."""
-        facts = self._roles.mirror_facts
-        lost = losses(state, target=facts.commands, version=facts.version)
-        if lost:
-            self.lossy[place] = "; ".join(lost)
-        else:
-            self.lossy.pop(place, None)
 
     def on_copied(self, place: Place, seq: int, form: Form, error: bytes | None) -> None:
         """The mirror answered a copy: with this error, or with none."""
@@ -319,10 +311,7 @@ class Repair:
         """All pages are acknowledged, and both sides had the same size at the last one."""
         place = copy.place
         self.copies += 1
-        if copy.pager.lost:
-            self.lossy[place] = "; ".join(copy.pager.lost)
-        else:
-            self.lossy.pop(place, None)
+        self.losses.note(place, copy.pager.lost)
         took = self._clock() - self._big_since.pop(place, self._clock())
         self.copied(place)
         if self.keys.damaged(place) and not self.hurried:  # by what only another copy shows: for a key of this size

@@ -3,7 +3,7 @@
 Owns the words for it. A side that is older than the other does not know all its commands, and cannot hold all its data.
 What applications use of that is seen in four places: the serving side's INFO commandstats (also what scripts ran), the
 commands that clients asked for in vain (`Recorder.wanted`), the mirror side's refusals (`Mirror.misunderstood`), and
-the keys of which a copy lost something (`Repair.lossy`).
+the keys of which a copy lost something (`Repair.losses`).
 """
 
 from __future__ import annotations
@@ -78,12 +78,11 @@ def counted(proxy: Proxy) -> dict[str, Any]:
     if proxy.finished:
         return {"commands": {}, "misunderstood": {}, "keys": 0, "examples": []}
     unknown = unknown_there(proxy.serving.used, proxy.mirror.facts.commands)
-    lossy = list(zip(range(MOST), hub.repair.lossy.items(), strict=False))
     return {
         "commands": {name.decode(errors="replace"): calls for name, calls in unknown.items()},
         "misunderstood": dict(hub.mirror.misunderstood.most_common(MOST)),
-        "keys": len(hub.repair.lossy),
-        "examples": [f"db {db} {key!r}: {text}" for _, ((db, key), text) in lossy],
+        "keys": len(hub.repair.losses),
+        "examples": [f"db {db} {key!r}: {text}" for (db, key), text in hub.repair.losses.first(MOST)],
     }
 
 
@@ -92,9 +91,8 @@ async def review(proxy: Proxy) -> None:
     repair = proxy.hub.repair
     while True:
         await trio.sleep(REVIEW_SECONDS)
-        if repair.lossy and not proxy.hub.flipping:
-            for place in list(repair.lossy)[:REVIEWED]:
-                repair.lossy[place] = repair.lossy.pop(place)  # to the end: the others have their turn
+        if repair.losses and not proxy.hub.flipping:
+            for place in repair.losses.turn(REVIEWED):
                 repair.mark_unordered(place, "may be whole by now", lag=True)
             proxy.hub.flush()
 
