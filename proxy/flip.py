@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import trio
 
 from backfill.client import ConnectionLost, ReplyError
+from backfill.compare import show
 from proxy import faults
 from proxy.finish import FINISHED
 from proxy.hub import FLIP
@@ -215,9 +216,10 @@ async def _drain(proxy: Proxy, moving: Moving, seconds: float) -> bool:
 
 def _left(proxy: Proxy, moving: Moving) -> str:
     hub = proxy.hub
+    big = "".join(f", db {db} {show(key)} is being copied in pages" for db, key in hub.repair.copies_in_pages.places(3))
     return (
         f"{hub.lane.pending} replies awaited from the {proxy.serving.name.value}, {hub.repair.keys.dirty} keys dirty, "
-        f"{hub.mirror.queued} replies awaited from the {proxy.mirror.name.value}"
+        f"{hub.mirror.queued} replies awaited from the {proxy.mirror.name.value}{big}"
         f"{'' if moving.ready else ', connections of their own not ready there'}"
     )
 

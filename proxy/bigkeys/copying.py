@@ -105,6 +105,10 @@ class Copies:
         """Keys that wait for their turn, or are being copied."""
         return len(self._running) + len(self._waiting)
 
+    def places(self, limit: int) -> list[Place]:
+        """Some of these keys."""
+        return [copy.place for copy, _ in zip([*self._running.values(), *self._waiting], range(limit), strict=False)]
+
     def takes(self, place: Place, kind: bytes, size: int) -> bool:
         """Whether a big key of this type should be copied in pages."""
         return kind in PAGERS and (self._breaks.get(place, 0) < MAX_BREAKS or size > WHOLE_BYTES)

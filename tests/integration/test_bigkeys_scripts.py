@@ -13,7 +13,7 @@ from itertools import count
 import pytest
 import trio
 
-from proxy.flip import Terms
+from proxy.flip import Outcome, Terms
 from proxy.jobs import Jobs
 from proxy.verifying import Verifying
 from tests.inprocess import Client, InProcess, until
@@ -77,6 +77,13 @@ async def busy(server_pool: Pool, *turns: Turn, source: str = "redis-6.2") -> As
         assert not await running.differences()
 
 
+async def flip(running: InProcess, max_pause_ms: float) -> Outcome:
+    async with trio.open_nursery() as nursery:
+        outcome = await Jobs(running.proxy, nursery).flip(Terms(skip_verify=True, max_pause_ms=max_pause_ms))
+        nursery.cancel_scope.cancel()
+    return outcome
+
+
 @pytest.mark.parametrize("source", ["redis-6.2", "redis-8.2"])
 async def test_scripts_that_do_not_touch_it_do_not_hold_it_up(server_pool: Pool, source: str) -> None:
     async with busy(server_pool, plain, script, source=source) as running:
@@ -94,10 +101,22 @@ async def test_the_backfill_ends_and_a_flip_succeeds_beside(server_pool: Pool, t
     async with busy(server_pool, plain, turn) as running:
         filling = await backfill(running)
         assert filling.progress.copied == filling.progress.scanned
-        async with trio.open_nursery() as nursery:
-            outcome = await Jobs(running.proxy, nursery).flip(Terms(skip_verify=True, max_pause_ms=10_000))
-            nursery.cancel_scope.cancel()
+        outcome = await flip(running, max_pause_ms=10_000)
         assert outcome.flipped, outcome  # in its pause the key becomes equal
+
+
+async def test_a_pause_that_is_too_short_for_its_copy(server_pool: Pool) -> None:
+    async with busy(server_pool, plain) as running:
+        await backfill(running)
+        copies = running.hub.repair.copies_in_pages
+        read = copies.pages
+        copies.may_read = lambda: copies.pages < read + 2
+        running.hub.repair.mark_unordered(BIG, "in the middle of its copy", lag=True)
+        outcome = await flip(running, max_pause_ms=50)
+        assert not outcome.flipped
+        assert "db 0 'big' is being copied in pages" in outcome.reasons[0], outcome
+        copies.may_read = lambda: True
+        running.hub.flush()
 
 
 async def test_a_script_writes_it_unseen(server_pool: Pool) -> None:
