@@ -15,7 +15,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Any, ClassVar
 
 import click
 import trio
@@ -23,35 +23,21 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from setproctitle import setproctitle
 
+from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
 from .compare import show
 from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
 from .direct.comparing import ComparePlan, Comparison, Finding
 from .direct.feed import CannotFollow
 from .direct.nurseries import open_nursery
 from .direct.replicate import Mode, Plan, Refused, Replication, State
-from .direct.selection import TYPES, Selection, parse_slots
+from .direct.selection import Selection, parse_slots
 from .errors import BackfillError, ConnectError, ConnectionLost
-from .url import Url, UrlError, parse_url
+from .url import Url, UrlError
 
-EXIT_DIFFERENT, EXIT_USAGE, EXIT_CONNECT, EXIT_REFUSED = 1, 2, 3, 4
 PROGRESS_S = 0.25
 STATUSES = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 out = Console(highlight=False)
-
-
-class UrlType(click.ParamType[Url]):
-    """A server URL."""
-
-    name = "URL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
-        if isinstance(value, Url):
-            return value
-        try:
-            return parse_url(value)
-        except UrlError as problem:
-            self.fail(problem.text, param, ctx)
 
 
 class SizeType(click.ParamType[float]):
@@ -69,12 +55,6 @@ class SizeType(click.ParamType[float]):
         return float(found[1]) * self.UNITS[found[2]]
 
 
-def fail(text: str, code: int) -> NoReturn:
-    """One line, and the end."""
-    click.echo(f"crossfade: {text}", err=True)
-    sys.exit(code)
-
-
 def code_of(problem: BackfillError) -> int:
     """The exit code that a failure has."""
     match problem:
@@ -89,19 +69,9 @@ def code_of(problem: BackfillError) -> int:
 
 
 def selecting(command: Callable[..., None]) -> Callable[..., None]:
-    """The options that choose keys."""
+    """The two servers, and the options that choose keys."""
     for decorate in (
-        click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these slots (may be repeated)."),
-        click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
-        click.option(
-            "--type",
-            "types",
-            type=click.Choice([kind.decode() for kind in TYPES]),
-            multiple=True,
-            help="Only keys of this type (may be repeated).",
-        ),
-        click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this (may be repeated)."),
-        click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (may be repeated)."),
+        choosing_keys(),
         click.argument("target", type=UrlType(), envvar="CROSSFADE_TARGET"),
         click.argument("source", type=UrlType(), envvar="CROSSFADE_SOURCE"),
     ):

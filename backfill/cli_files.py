@@ -12,7 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import trio
@@ -30,10 +30,10 @@ from rich.progress import (
 from rich.text import Text
 from setproctitle import setproctitle
 
-from backfill.cli_copy import UrlType
+from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_USAGE, KINDS, UrlType, choosing_keys, fail
 from backfill.client import Client
 from backfill.compare import show
-from backfill.direct.selection import TYPES, Selection, parse_slots
+from backfill.direct.selection import Selection, parse_slots
 from backfill.errors import BackfillError
 from backfill.files.exporting import ExportReport, export
 from backfill.files.formats import FORMATS, Format, format_of
@@ -44,27 +44,15 @@ from backfill.files.table_form import key_template
 from backfill.files.writing import Existing, Outcome, Ttl
 from backfill.url import Url
 
-EXIT_FAILED, EXIT_USAGE, EXIT_CONNECT = 1, 2, 3
 MAX_SHOWN = 20  # lines about single keys
 CLIENT_NAME = "crossfade-files"
-KINDS = [kind.decode() for kind in TYPES]
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
     """Which keys, and the options that both commands have."""
     for decorate in (
         click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON."),
-        click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these slots (may be repeated)."),
-        click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
-        click.option(
-            "--type",
-            "types",
-            type=click.Choice([*KINDS, *FORMATS]),
-            multiple=True,
-            help="Only keys of this type (may be repeated); a format here means --format.",
-        ),
-        click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this (may be repeated)."),
-        click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (may be repeated)."),
+        choosing_keys(types=[*KINDS, *FORMATS], more="; a format here means --format"),
         click.option("--format", "format_name", type=click.Choice(list(FORMATS)), help="By default, as FILE is named."),
     ):
         command = decorate(command)
@@ -125,7 +113,7 @@ def export_command(
 
     report = _run(work)
     _say(_export_document(report, file, time.monotonic() - begin), _export_lines, as_json, err=file == STANDARD)
-    sys.exit(EXIT_FAILED if report.failures else 0)
+    sys.exit(EXIT_DIFFERENT if report.failures else 0)
 
 
 def _export_document(report: ExportReport, file: str, seconds: float) -> dict[str, Any]:
@@ -223,8 +211,8 @@ def import_command(
         _say(document, _import_lines, as_json, err=False)
     if stopped:
         done = f"{report.outcomes[Outcome.WRITTEN]:,} keys were imported"
-        _fail(f"{stopped}; {done}", EXIT_FAILED)
-    sys.exit(EXIT_FAILED if report.bad or report.lossy else 0)
+        fail(f"{stopped}; {done}", EXIT_DIFFERENT)
+    sys.exit(EXIT_DIFFERENT if report.bad or report.lossy else 0)
 
 
 def _records(format: Format, key: str | None, chunks: Iterator[bytes]) -> Iterator[Piece | Bad]:
@@ -269,11 +257,6 @@ def _import_lines(document: dict[str, Any]) -> Iterator[str]:
 # -- both --------------------------------------------------------------------------------------------------------------
 
 
-def _fail(text: str, code: int) -> NoReturn:
-    click.echo(f"crossfade: {text}", err=True)
-    sys.exit(code)
-
-
 def _run(work: Callable[[], Awaitable[Any]]) -> Any:
     """Run it; what was to be expected ends the process with one line. Errors: Stopped."""
     try:
@@ -282,9 +265,9 @@ def _run(work: Callable[[], Awaitable[Any]]) -> Any:
         raise
     except FileError as problem:
         _forget_output()
-        _fail(problem.text, EXIT_USAGE)
+        fail(problem.text, EXIT_USAGE)
     except BackfillError as problem:
-        _fail(problem.text, EXIT_CONNECT)
+        fail(problem.text, EXIT_CONNECT)
 
 
 def _forget_output() -> None:

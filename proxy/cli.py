@@ -12,7 +12,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import trio
@@ -21,37 +21,22 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from setproctitle import setproctitle
 
+from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
 from backfill.client import Client, ReplyError
-from backfill.direct.selection import TYPES
 from backfill.errors import BackfillError, ConnectError
-from backfill.url import Url, UrlError, parse_url
+from backfill.url import Url
 from proxy.demo.command import demo
 from proxy.journal import Sync, WhenFull
-from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, Failed, run_proxy
+from proxy.running import Failed, run_proxy
 from proxy.scrubbing import DEFAULT_RATE
 from proxy.server import Proxy, Settings
 from proxy.show import finish_lines, flip_lines, force_lines, status_table, verify_lines
 from proxy.state import ADMIN_SOCKET
 
-KINDS = [kind.decode() for kind in TYPES]
 POLL_SECONDS = 0.2  # progress of a job
 WATCH_SECONDS = 0.5
 
 out = Console(highlight=False)
-
-
-class UrlType(click.ParamType[Url]):
-    """A server URL."""
-
-    name = "URL"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
-        if isinstance(value, Url):
-            return value
-        try:
-            return parse_url(value)
-        except UrlError as problem:
-            self.fail(problem.text, param, ctx)
 
 
 class AddressType(click.ParamType[tuple[str, int]]):
@@ -77,12 +62,6 @@ state_dir_option = click.option(
     help="Where the running proxy keeps its state and its admin socket.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-
-
-def fail(text: str, code: int) -> NoReturn:
-    """One line, and the end."""
-    click.echo(f"crossfade: {text}", err=True)
-    sys.exit(code)
 
 
 # -- the proxy itself --------------------------------------------------------------------------------------------------
@@ -271,11 +250,7 @@ def status(state_dir: Path, as_json: bool, watch: bool) -> None:
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most; 0: as fast as it goes.")
 @click.option("--bandwidth", type=click.FloatRange(min=0), default=0.0, help="MB a second at most; 0: no limit.")
 @click.option("--impolite", is_flag=True, help="Do not yield to live traffic.")
-@click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (as in KEYS). Repeatable.")
-@click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this. Repeatable.")
-@click.option("--type", "kinds", multiple=True, type=click.Choice(KINDS), help="Only keys of this type. Repeatable.")
-@click.option("--db", "dbs", multiple=True, type=click.IntRange(min=0), help="Only keys of this db. Repeatable.")
-@click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these cluster slots. Repeatable.")
+@choosing_keys()
 @click.option("--from-start", is_flag=True, help="Do not go on from where an earlier one was cut short.")
 @click.option(
     "--mirror-again",
@@ -288,13 +263,9 @@ def backfill(
     rate: float,
     bandwidth: float,
     impolite: bool,
-    match: tuple[str, ...],
-    exclude: tuple[str, ...],
-    kinds: tuple[str, ...],
-    dbs: tuple[int, ...],
-    slots: tuple[str, ...],
     from_start: bool,
     mirror_again: bool,
+    **chosen: tuple[Any, ...],
 ) -> None:
     """Copy every key of the serving side, exactly, under live traffic.
 
@@ -305,8 +276,14 @@ def backfill(
     options = ["RATE", str(rate), "BANDWIDTH", str(bandwidth * 1e6)]
     flags = (("IMPOLITE", impolite), ("ANEW", from_start), ("MIRROR-AGAIN", mirror_again))
     options += [word for word, wanted in flags if wanted]
-    selecting = {"MATCH": match, "EXCLUDE": exclude, "TYPE": kinds, "DB": map(str, dbs), "SLOTS": slots}
-    options += [word for name, values in selecting.items() for value in values for word in (name, value)]
+    for word, name in (
+        ("MATCH", "match"),
+        ("EXCLUDE", "exclude"),
+        ("TYPE", "types"),
+        ("DB", "dbs"),
+        ("SLOTS", "slots"),
+    ):
+        options += [part for value in chosen[name] for part in (word, str(value))]
     ask(state_dir, "BACKFILL", *options)
     end = follow(state_dir, "backfill", lambda now: (now["copied"], now["total"]), as_json)
     if as_json:

@@ -15,6 +15,10 @@ from pathlib import Path
 
 import trio
 
+from backfill.cli_types import EXIT_CONNECT as EXIT_CONNECT
+from backfill.cli_types import EXIT_DIFFERENT as EXIT_DIFFERENT
+from backfill.cli_types import EXIT_OK as EXIT_OK
+from backfill.cli_types import EXIT_REFUSED, EXIT_USAGE
 from backfill.errors import BackfillError
 from backfill.url import Url
 from proxy import garbage
@@ -28,12 +32,6 @@ log = logging.getLogger("crossfade")
 
 DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 MANY_KEYS = 20_000  # marked: then a full garbage collection would be felt
-
-EXIT_OK = 0
-EXIT_DIFFERENT = 1
-EXIT_USAGE = 2
-EXIT_CONNECT = 3
-EXIT_REFUSED = 4
 
 
 class Failed(Exception):

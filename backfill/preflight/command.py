@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from typing import Any, NoReturn
+from typing import Any
 
 import click
 import trio
@@ -13,16 +13,15 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
+from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, UrlType, fail
 from backfill.errors import BackfillError
-from backfill.url import Url, UrlError, parse_url
+from backfill.url import Url
 
 from .judge import judge
 from .look import look
 from .model import Check, Look, Verdict
 from .sample import look_at_keys
 
-EXIT_CONNECT = 3
-EXIT_PROBLEM = 4
 SAMPLE_SECONDS = 5.0
 
 COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red"}
@@ -30,16 +29,9 @@ COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.PROBLEM: "red
 out = Console(highlight=False)
 
 
-def _url(context: click.Context, parameter: click.Parameter, text: str) -> Url:
-    try:
-        return parse_url(text)
-    except UrlError as problem:
-        raise click.BadParameter(problem.text) from None
-
-
 @click.command()
-@click.option("--source", required=True, callback=_url, envvar="CROSSFADE_SOURCE", help="The server to leave.")
-@click.option("--target", required=True, callback=_url, envvar="CROSSFADE_TARGET", help="The server to move to.")
+@click.option("--source", type=UrlType(), required=True, envvar="CROSSFADE_SOURCE", help="The server to leave.")
+@click.option("--target", type=UrlType(), required=True, envvar="CROSSFADE_TARGET", help="The server to move to.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),
@@ -58,19 +50,14 @@ def preflight(source: Url, target: Url, seconds: float, all_keys: bool, as_json:
     try:
         checks, looks, took = trio.run(examine, source, target, seconds, all_keys, as_json)
     except BackfillError as problem:
-        _fail(problem.text)
+        fail(problem.text, EXIT_CONNECT)
     bad = any(check.verdict is Verdict.PROBLEM for check in checks)
     if as_json:
         click.echo(json.dumps(_document(checks, looks, took), indent=1))
     else:
         out.print(_table(checks))
         out.print(_summary(checks, took))
-    sys.exit(EXIT_PROBLEM if bad else 0)
-
-
-def _fail(text: str) -> NoReturn:
-    click.echo(f"crossfade: {text}", err=True)
-    sys.exit(EXIT_CONNECT)
+    sys.exit(EXIT_REFUSED if bad else 0)
 
 
 async def examine(

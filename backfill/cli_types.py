@@ -1,0 +1,57 @@
+"""What the commands of the CLI have in common: exit codes, how one ends, a server's URL, and which keys are meant."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from functools import reduce
+from typing import Any, NoReturn
+
+import click
+
+from .direct.selection import TYPES
+from .url import Url, UrlError, parse_url
+
+EXIT_OK = 0  # done, and equal
+EXIT_DIFFERENT = 1  # differences, or failed keys
+EXIT_USAGE = 2
+EXIT_CONNECT = 3
+EXIT_REFUSED = 4  # by a gate
+
+KINDS = [kind.decode() for kind in TYPES]
+
+Body = Callable[..., None]  # of a command
+
+
+class UrlType(click.ParamType[Url]):
+    """A server URL."""
+
+    name = "URL"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Url:
+        if isinstance(value, Url):
+            return value
+        try:
+            return parse_url(value)
+        except UrlError as problem:
+            self.fail(problem.text, param, ctx)
+
+
+def fail(text: str, code: int) -> NoReturn:
+    """One line, and the end."""
+    click.echo(f"crossfade: {text}", err=True)
+    sys.exit(code)
+
+
+def choosing_keys(*, types: Sequence[str] = KINDS, more: str = "") -> Callable[[Body], Body]:
+    """The options that choose keys, each a tuple: match, exclude, types, dbs, slots. `types`: what --type takes;
+    `more`: what else its help says."""
+    only = f"Only keys of this type (may be repeated){more}."
+    options = [
+        click.option("--match", multiple=True, metavar="PATTERN", help="Only keys like this (may be repeated)."),
+        click.option("--exclude", multiple=True, metavar="PATTERN", help="No keys like this (may be repeated)."),
+        click.option("--type", "types", type=click.Choice(types), multiple=True, help=only),
+        click.option("--db", "dbs", type=click.IntRange(0), multiple=True, help="Only this db (may be repeated)."),
+        click.option("--slots", multiple=True, metavar="A-B", help="Only keys of these slots (may be repeated)."),
+    ]
+    return lambda command: reduce(lambda body, option: option(body), reversed(options), command)
