@@ -7,6 +7,7 @@ connect, 4 refused by a gate.
 from __future__ import annotations
 
 import json
+import os
 import re
 import secrets
 import signal
@@ -88,8 +89,8 @@ def selection_of(source: Url, target: Url, **chosen: tuple[Any, ...]) -> Selecti
         fail(f"the URLs name db {source.db}, --db another one", EXIT_USAGE)
     try:
         return Selection(
-            tuple(pattern.encode() for pattern in chosen["match"]),
-            tuple(pattern.encode() for pattern in chosen["exclude"]),
+            tuple(map(os.fsencode, chosen["match"])),
+            tuple(map(os.fsencode, chosen["exclude"])),
             frozenset(kind.encode() for kind in chosen["types"]),
             dbs or (frozenset([source.db]) if source.db else dbs),
             parse_slots(chosen["slots"]),

@@ -94,7 +94,7 @@ def export_command(
 
     Every db is exported, or the one that the URL names. FILE appears when it is whole.
     """
-    setproctitle(f"crossfade export {source} {file}")
+    setproctitle(f"crossfade export {source} {click.format_filename(file)}")
     begin = time.monotonic()
 
     async def work() -> ExportReport:
@@ -185,7 +185,7 @@ def import_command(
     """
     if replace and skip_existing:
         raise click.UsageError("--replace or --skip-existing: not both")
-    setproctitle(f"crossfade import {file} {target}")
+    setproctitle(f"crossfade import {click.format_filename(file)} {target}")
     existing = Existing.REPLACE if replace else Existing.SKIP if skip_existing else Existing.FAIL
     policy = Policy(existing, Ttl(ttl), skip_bad, target.db or None)
     begin = time.monotonic()

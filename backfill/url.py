@@ -92,6 +92,10 @@ def parse_url(text: str) -> Url:
     """The address that `text` names; errors: UrlError. User and password are percent-decoded; as redis-cli has it, a
     part before "@" without a colon is a password, and a password may hold "/" or "@" unescaped."""
     text = text.strip()
+    try:
+        unquote(text, errors="strict").encode()
+    except UnicodeError:
+        raise UrlError("a server URL is UTF-8 text, and so is what is written in it as %XX") from None
     name, separator, rest = text.partition("://")
     scheme = SCHEMES.get(name.lower())
     if not separator or scheme is None:

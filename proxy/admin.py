@@ -97,8 +97,8 @@ def selection(several: dict[str, list[str]]) -> Selection:
         raise BadOption("DB wants a number from 0 up")
     try:
         return Selection(
-            match=tuple(text.encode() for text in several["MATCH"]),
-            exclude=tuple(text.encode() for text in several["EXCLUDE"]),
+            match=tuple(text.encode(errors="surrogateescape") for text in several["MATCH"]),
+            exclude=tuple(text.encode(errors="surrogateescape") for text in several["EXCLUDE"]),
             types=frozenset(kind.encode() for kind in kinds),
             dbs=frozenset(map(int, dbs)),
             slots=parse_slots(several["SLOTS"]),
@@ -175,14 +175,14 @@ class Admin:
 
     async def answer(self, command: list[bytes]) -> bytes:
         """The reply frame to one command."""
-        name, *args = (part.decode(errors="replace") for part in command)
+        name, *args = (part.decode(errors="surrogateescape") for part in command)  # names and patterns are bytes
         handler = self._commands.get(name.upper())
         if handler is None:
             return error(f"ERR unknown admin command: there are {', '.join(self._commands)}")
         try:
             return await handler(args)
         except (BadOption, Busy) as problem:
-            return error("ERR " + problem.text)
+            return error("ERR " + problem.text.encode(errors="backslashreplace").decode())
 
     async def _ping(self, args: list[str]) -> bytes:
         return simple(b"PONG")

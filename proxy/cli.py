@@ -164,7 +164,7 @@ async def _ask(state_dir: Path, *args: str) -> Any:
         raise Failed(text, EXIT_CONNECT)
     try:
         async with Client.open(Url(path=path)) as client:
-            reply = await client.call(*(arg.encode() for arg in args))
+            reply = await client.call(*map(os.fsencode, args))
     except ConnectError as problem:
         if problem.kind == "refused":  # a socket that a killed proxy left behind
             raise Failed(text, EXIT_CONNECT) from None

@@ -248,7 +248,7 @@ class RunningProxy:
         """`crossfade ARGS --state-dir ...`, to its end."""
         return run_crossfade(*args, "--state-dir", os.fspath(self.state_dir), timeout=self.patience)
 
-    def admin(self, *args: str) -> Any:
+    def admin(self, *args: str | bytes) -> Any:
         """One command on the admin socket: without the price of a new process, for what is asked again and again."""
         with socket.socket(socket.AF_UNIX) as connection:
             connection.settimeout(self.patience)

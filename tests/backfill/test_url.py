@@ -50,6 +50,8 @@ MISTAKES = {
     "redis://h:0": "port",
     "redis://h:70000": "port",
     "redis://h:²": "port",
+    "redis://:s3cret\udcff@h": "UTF-8",
+    "redis://:s3cret%FF@h": "UTF-8",
     "redis://h:6379x": "port",
     "redis://::1": "brackets",
     "redis://[::1": "brackets",

@@ -182,6 +182,9 @@ def test_some_keys_only(server_pool: Pool, start_proxy: StartProxy) -> None:
         assert reason.startswith("the backfill is not complete")
     text = proxy.cli("backfill", "--match", "user:*").done().out
     assert "only keys of --match user:*: the phase stays what it was" in text
+    a.call("SET", b"\xff1", "a name that is no text")
+    assert proxy.cli("backfill", "--match", "\udcff*").done().out.startswith("1 keys copied")
+    assert b.call("GET", b"\xff1") == b"a name that is no text"
     proxy.backfill()
     assert proxy.status()["phase"] == "in-sync"
     assert_equal_servers(a, b)
@@ -202,6 +205,8 @@ def test_bad_selections(server_pool: Pool, start_proxy: StartProxy) -> None:
     ):
         with pytest.raises(AdminError, match=text):
             proxy.admin("BACKFILL", *options.split())
+    with pytest.raises(AdminError, match=r"unknown option \\udcff"):
+        proxy.admin("BACKFILL", b"\xff")
     wrong = proxy.cli("backfill", "--slots", "x-5")
     assert (wrong.code, wrong.err) == (2, "crossfade: 'x-5' is not a range of slots: write 0-5460\n")
 

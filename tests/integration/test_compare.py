@@ -199,6 +199,7 @@ def test_the_command(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.Monk
         ("missing", None, "/w=="),
         ("extra", "extra", None),
     }
+    assert run_here(monkeypatch, *args, "--json", "--match", "\udcff*").json["findings"] == [lines[0]]
     text = run_here(monkeypatch, *args).out
     assert "db 0 missing '\\xff': a string, not on the target" in text
     assert run_here(monkeypatch, *args, "--fix").code == 0

@@ -43,7 +43,7 @@ HOUR_MS = 3_600_000
 
 @pytest.fixture(autouse=True)
 def own_title(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli_files, "setproctitle", lambda title: None)
+    monkeypatch.setattr(cli_files, "setproctitle", str.encode)  # as the real one needs text
 
 
 def crossfade(*args: str | Path, code: int = 0, stdin: bytes = b"") -> Result:
@@ -493,6 +493,8 @@ def test_a_key_of_which_the_last_command_is_refused(
         (("export", "redis://127.0.0.1:1", "x"), 2, "the name x tells no format"),
         (("export", "redis://127.0.0.1:1", "x.json", "--slots", "9-1"), 2, "slots go from 0 to 16383"),
         (("import", "no-such-file.json", "redis://127.0.0.1:1"), 2, "cannot read no-such-file.json: No such file"),
+        (("import", "no text \udcff.json", "redis://127.0.0.1:1"), 2, r"cannot read no text \udcff.json: No such file"),
+        (("export", "redis://127.0.0.1:1", "no text \udcff.json"), 3, "connection refused"),
         (("export", "SERVER", "no/such/folder.json"), 2, "cannot write no/such/folder.json: No such file"),
         (("import", __file__, "redis://127.0.0.1:1", "--format", "xml", "--key", "{a}"), 2, "--key is for tables"),
         (("import", __file__, "SERVER", "--format", "csv", "--key", "a"), 2, "a column in braces"),
