@@ -26,6 +26,7 @@ from setproctitle import setproctitle
 
 from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
 from .compare import show
+from .counts import STATUSES
 from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
 from .direct.comparing import ComparePlan, Comparison, Finding
 from .direct.feed import CannotFollow
@@ -36,7 +37,6 @@ from .errors import BackfillError, ConnectError, ConnectionLost
 from .url import Url, UrlError
 
 PROGRESS_S = 0.25
-STATUSES = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 out = Console(highlight=False)
 

@@ -23,6 +23,7 @@ from setproctitle import setproctitle
 
 from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
 from backfill.client import Client, ReplyError
+from backfill.counts import STATUSES
 from backfill.errors import BackfillError, ConnectError
 from backfill.url import Url
 from proxy.demo.command import demo
@@ -343,7 +344,7 @@ def verify(
     else:
         for line in verify_lines(end, shown):
             out.print(line, markup=False)
-    different = sum(end[name] for name in ("missing", "extra", "type", "ttl", "value", "unreadable"))
+    different = sum(end[name] for name in STATUSES)
     sys.exit(0 if end["state"] == "done" and not different else EXIT_DIFFERENT)
 
 

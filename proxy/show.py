@@ -9,9 +9,8 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from backfill.counts import STATUSES
 from proxy.problems import duration
-
-STATUSES = ("missing", "extra", "type", "ttl", "value", "unreadable")
 
 
 def status_table(status: dict[str, Any]) -> Table:

@@ -22,6 +22,7 @@ import trio
 from backfill.client import Client
 from backfill.codec import Believed, Form, Unreadable, WrongType, parse, read_commands
 from backfill.compare import Difference, Status, difference, show
+from backfill.counts import Counts, verdict
 from backfill.errors import BackfillError
 from backfill.scan import databases, scan, select
 from backfill.values import State
@@ -53,29 +54,16 @@ MAX_LOGGED = 20  # keys named in the log by one run in the background
 
 
 @dataclass(slots=True)
-class Report:
+class Report(Counts):
     """What a verify found."""
 
     state: str = Work.IDLE.value
-    checked: int = 0
-    equal: int = 0
-    missing: int = 0
-    extra: int = 0
-    type: int = 0
-    ttl: int = 0
-    value: int = 0
-    unreadable: int = 0
     repaired: int = 0
     sample: int = 0  # so many keys were to be looked at, drawn at random; 0: all
     total: int = 0
     seconds: float = 0.0
     problem: str = ""
     findings: list[dict[str, Any]] = field(default_factory=list)
-
-    @property
-    def different(self) -> int:
-        """Keys that are not equal, or could not be compared."""
-        return self.missing + self.extra + self.type + self.ttl + self.value + self.unreadable
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -263,8 +251,7 @@ class _Pass:
         finally:
             self._slots.release()
         again = [reading for reading in readings if self._judge(reading) is not None]
-        self._report.checked += len(readings) - len(again)
-        self._report.equal += len(readings) - len(again)
+        self._report.are_equal(len(readings) - len(again))
         async with trio.open_nursery() as nursery:
             for reading in again:
                 nursery.start_soon(self._check, (db, reading.key), reading.believed)
@@ -276,14 +263,12 @@ class _Pass:
         except Lost as problem:
             self._lost = problem
             return
-        report = self._report
-        report.checked += 1
         if found is None:
-            report.equal += 1
+            self._report.are_equal(1)
             return
-        status = found.status.value if isinstance(found, Difference) else "unreadable"
-        setattr(report, status, getattr(report, status) + 1)
-        self._findings.add(place, status, found.detail if isinstance(found, Difference) else found.reason)
+        status, detail = verdict(found)
+        self._report.found(status)
+        self._findings.add(place, status, detail)
 
     async def _settled_difference(
         self, place: Place, believed: Believed, big: bytes | None

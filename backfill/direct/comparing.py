@@ -24,6 +24,7 @@ from resp.encode import encode
 
 from ..codec import Believed, Form, Unreadable, WrongType, parse, read_commands
 from ..compare import FOOTER_BYTES, Difference, Status, difference
+from ..counts import Counts, verdict
 from ..scan import START
 from ..url import Url
 from ..values import State
@@ -68,31 +69,19 @@ class Finding:
 
     db: int
     key: bytes
-    status: str  # of Status, or "unreadable"
+    status: str  # of STATUSES
     detail: str
 
 
 @dataclass(slots=True)
-class Report:
-    """What a comparison found so far. A sum of the statuses is the number of keys that are not equal."""
+class Report(Counts):
+    """What a comparison found so far."""
 
-    checked: int = 0
-    equal: int = 0
-    missing: int = 0
-    extra: int = 0
-    type: int = 0
-    ttl: int = 0
-    value: int = 0
-    unreadable: int = 0
     fixed: int = 0  # of those that differed
     total: int = 0
     seconds: float = 0.0
     complete: bool = False
     findings: list[Finding] = field(default_factory=list)
-
-    @property
-    def different(self) -> int:
-        return self.missing + self.extra + self.type + self.ttl + self.value + self.unreadable
 
     def to_json(self) -> dict[str, Any]:
         document = asdict(self)
@@ -169,8 +158,7 @@ class Comparison:
 
     def finding(self, finding: Finding) -> None:
         report = self.report
-        report.checked += 1
-        setattr(report, finding.status, getattr(report, finding.status) + 1)
+        report.found(finding.status)
         if len(report.findings) < MAX_SHOWN:
             report.findings.append(finding)
         self._found(finding)
@@ -307,8 +295,7 @@ class _Run:
             else:
                 unequal = self._unequal(keys, a, b)
             self._suspects += [(pair.db, key) for key in unequal]
-            report.checked += len(keys) - len(unequal)
-            report.equal += len(keys) - len(unequal)
+            report.are_equal(len(keys) - len(unequal))
 
     def _unequal(
         self, keys: list[bytes], a: tuple[list[int], list[bytes | None]], b: tuple[list[int], list[bytes | None]]
@@ -337,8 +324,7 @@ class _Run:
         findings: dict[Place, Finding] = {}
         for round_ in range(self._plan.rounds):
             findings = await self._differences(suspects)
-            self._owner.report.checked += len(suspects) - len(findings)
-            self._owner.report.equal += len(suspects) - len(findings)
+            self._owner.report.are_equal(len(suspects) - len(findings))
             suspects = list(findings)
             if not suspects or round_ == self._plan.rounds - 1:
                 break
@@ -390,10 +376,8 @@ class _Run:
 
     @staticmethod
     def _note(place: Place, outcome: Difference | Unreadable | None, found: dict[Place, Finding]) -> None:
-        if isinstance(outcome, Difference):
-            found[place] = Finding(*place, outcome.status.value, outcome.detail)
-        elif isinstance(outcome, Unreadable):
-            found[place] = Finding(*place, "unreadable", outcome.reason)
+        if outcome is not None:
+            found[place] = Finding(*place, *verdict(outcome))
 
     async def _states(self, side: int, db: int, keys: Iterable[bytes]) -> list[State | Unreadable]:
         """The keys' states in form STRUCT, each at one point."""
