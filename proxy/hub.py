@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 import trio
 
+from proxy.crowd import part_of_each, settle, shed
 from proxy.express import Express
 from proxy.lane import Lane, LaneLoss
 from proxy.mirror import Mirror
@@ -21,7 +22,6 @@ from proxy.pausing import Pausing
 from proxy.recorder import Recorder, other_db
 from proxy.repair import Repair
 from proxy.roles import Roles
-from proxy.session import HELD_BYTES, READ_BYTES
 from proxy.suspects import Suspects
 from proxy.watch import State, Watch
 
@@ -43,8 +43,6 @@ log = logging.getLogger("crossfade")
 FULL = "the serving side does not take what it is sent"
 DOWN = "the serving side is not connected"
 FLIP = "a flip is under way"
-HELD_TOTAL_BYTES = 32 * 1024 * 1024  # of commands that wait to be taken, over all clients; in memory up to 8 times that
-CLIENTS_BYTES = 513 * 1024 * 1024  # what all clients make us keep (Session.weight); one longest argument, and a little
 
 
 class Hub:
@@ -89,9 +87,8 @@ class Hub:
         self._read_only = ""
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
-        self.held_bytes = HELD_BYTES  # of commands of one client that may wait
+        self.held_bytes = part_of_each(0)  # of commands of one client that may wait
         self.moved = 0  # bytes that may weigh, since the clients were last weighed
-        self.shed = 0  # clients that were disconnected because all of them together were too heavy
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
 
     def __repr__(self) -> str:
@@ -127,27 +124,12 @@ class Hub:
             session.pin.orphan()
 
     def _share(self) -> None:
-        """Each client's part of what may wait. A single read is always possible."""
-        self.held_bytes = max(READ_BYTES, min(HELD_BYTES, HELD_TOTAL_BYTES // (len(self.sessions) or 1)))
+        self.held_bytes = part_of_each(len(self.sessions))
 
     def weigh(self) -> None:
-        """While all clients together make us keep too much, the heaviest is disconnected, as a server with
-        maxmemory-clients does. Called every second, and when much has moved."""
+        """Disconnect the heaviest if all clients are too heavy. Called every second, and when much has moved."""
         self.moved = 0
-        weights = {session: session.weight for session in self.sessions.values()}
-        total = sum(weights.values())
-        while total > CLIENTS_BYTES:
-            heaviest = max(weights, key=weights.__getitem__)
-            size = weights.pop(heaviest)
-            total -= size
-            self.shed += 1
-            log.warning(
-                "client %s is disconnected: it makes us keep %d bytes, all clients %d",
-                heaviest.address,
-                size,
-                total + size,
-            )
-            heaviest.close()
+        shed(self.sessions.values())
 
     @property
     def read_only(self) -> str:
@@ -265,13 +247,7 @@ class Hub:
             if not touched:
                 break
             self.touched = []
-            for session in touched:
-                try:
-                    session.flush()
-                    if session.backlog or session.deferred is not None:
-                        session.drained()
-                except Exception as error:
-                    session.broke(error)
+            settle(touched)
         if self._conditions:
             self._check()
 

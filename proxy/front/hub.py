@@ -15,17 +15,17 @@ from typing import TYPE_CHECKING, Any, cast
 import trio
 
 from backfill.wire import Wire
+from proxy.crowd import part_of_each, settle, shed
 from proxy.floor import platform_floor
 from proxy.front.channel import Channel, Message
 from proxy.front.guests import state_of
 from proxy.front.relay import Relay
 from proxy.front.router import FrontRouter
 from proxy.front.trunk import FrontExpress, Trunk
-from proxy.hub import CLIENTS_BYTES, HELD_TOTAL_BYTES
 from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
-from proxy.session import BROKEN, HELD_BYTES, READ_BYTES, Command, Mode, Session
+from proxy.session import BROKEN, Command, Mode, Session
 from resp.catalog import Catalog
 from resp.encode import encode, error
 
@@ -167,9 +167,7 @@ class FrontHub:
     def _client(self, facts: Message, sock: socket.socket) -> None:
         sock.setblocking(False)
         hub = cast("Hub", self)  # a session asks nothing of it that is not here
-        session = FrontClient(
-            hub, sock, facts["address"], facts["id"], authenticated=self.local.open, db=self._db
-        )  # fmt: skip
+        session = FrontClient(hub, sock, facts["address"], facts["id"], authenticated=self.local.open, db=self._db)
         session.local_address = facts["local_address"]
         self.sessions[session.id] = session
         self.floor.add(session)
@@ -182,18 +180,12 @@ class FrontHub:
     @property
     def held_bytes(self) -> int:
         """Each guest's part of what may wait."""
-        return max(READ_BYTES, min(HELD_BYTES, HELD_TOTAL_BYTES // (len(self.sessions) or 1)))
+        return part_of_each(len(self.sessions))
 
     def weigh(self) -> None:
-        """While all guests together make this front keep too much, the heaviest is disconnected."""
+        """Disconnect the heaviest guests if all of them are too heavy."""
         self.moved = 0
-        weights = {session: session.weight for session in self.sessions.values()}
-        while sum(weights.values()) > CLIENTS_BYTES:
-            heaviest = max(weights, key=weights.__getitem__)
-            log.warning(
-                "client %s is disconnected: it makes us keep %d bytes", heaviest.address, weights.pop(heaviest)
-            )  # fmt: skip
-            heaviest.close()
+        shed(self.sessions.values())
 
     def _full(self, full: bool) -> None:
         if full:
@@ -211,10 +203,7 @@ class FrontHub:
             return
         self.paused = False
         for session in list(self.sessions.values()):
-            try:
-                session.resume()
-            except Exception as problem:
-                session.broke(problem)
+            session.resume_or_break()
 
     # -- flush ---------------------------------------------------------------------------------------------------
 
@@ -226,13 +215,7 @@ class FrontHub:
             if not touched:
                 break
             self.touched = []
-            for session in touched:
-                try:
-                    session.flush()
-                    if session.backlog or session.deferred is not None:
-                        session.drained()
-                except Exception as problem:
-                    session.broke(problem)
+            settle(touched)
         if self._moving:
             moving, self._moving = self._moving, []
             for client, args in moving:

@@ -13,8 +13,8 @@ from typing import Any
 
 import pytest
 
+from proxy.crowd import CLIENTS_BYTES
 from proxy.dirty import MARK_BYTES
-from proxy.hub import CLIENTS_BYTES
 from proxy.mirror import QUEUE_BYTES
 from proxy.pins import IDLE_PINS
 from proxy.repair import DIRTY_BYTES
