@@ -57,25 +57,6 @@ class Url:
         """The same server, another db."""
         return replace(self, db=db)
 
-    def override(
-        self,
-        *,
-        ca_file: str | None = None,
-        cert_file: str | None = None,
-        key_file: str | None = None,
-        server_name: str | None = None,
-        insecure: bool | None = None,
-    ) -> Url:
-        """The URL with what command-line options say; None leaves what the URL says. Errors: UrlError."""
-        given: dict[str, str | bool | None] = {
-            "ca_file": ca_file,
-            "cert_file": cert_file,
-            "key_file": key_file,
-            "server_name": server_name,
-            "insecure": insecure,
-        }
-        return replace(self, **{name: value for name, value in given.items() if value is not None})  # type: ignore[arg-type]
-
     def __str__(self) -> str:
         userinfo = ""
         if self.user or self.password:

@@ -28,7 +28,7 @@ from bench.runner import SOURCE, TARGET
 
 CASES = [Case(WORKLOADS["SET"], pipeline=1), Case(WORKLOADS["SET"], pipeline=16), Case(WORKLOADS["GET"], pipeline=1)]
 PREFIX = "v"
-HEALTHY, HUNG, KILLED = "healthy", "hung", "killed"
+HUNG, KILLED = "hung", "killed"
 QUEUED, PORTION = 150_000, 10_000  # commands that fill the mirror queue; so many in one run
 RATE = 2_000  # commands per second of the open loop
 GROUPS = {"The journal": ("everysec", "never", "always", "none"), "The target": ("everysec", HUNG, KILLED)}

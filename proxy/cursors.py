@@ -13,8 +13,6 @@ from proxy.roles import Name
 MAX_CURSORS = 20_000  # remembered; older ones are taken for the serving side's
 END = b"0"
 
-Scan = tuple[int, bytes]  # db; for HSCAN, SSCAN and ZSCAN also the key (b"" for SCAN)
-
 
 def position(name: bytes, args: list[bytes]) -> int:
     """Where the cursor stands in the arguments."""

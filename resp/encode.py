@@ -12,11 +12,8 @@ from hiredis import pack_command
 
 OK = b"+OK\r\n"
 QUEUED = b"+QUEUED\r\n"
-PONG = b"+PONG\r\n"
 NULL_BULK = b"$-1\r\n"
-NULL_ARRAY = b"*-1\r\n"
 NULL = b"_\r\n"
-EMPTY_ARRAY = b"*0\r\n"
 
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")  # as Redis does: an error or status must stay one line
 
@@ -49,11 +46,6 @@ def bulk(value: bytes) -> bytes:
 def null(resp: int) -> bytes:
     """The null of a missing value: `_` in RESP3, the null bulk string in RESP2."""
     return NULL if resp == 3 else NULL_BULK
-
-
-def null_array(resp: int) -> bytes:
-    """The null of a missing array (a blocking command that timed out, an aborted EXEC)."""
-    return NULL if resp == 3 else NULL_ARRAY
 
 
 def array(frames: Sequence[bytes]) -> bytes:

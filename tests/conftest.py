@@ -40,12 +40,6 @@ def server_70(server_pool: Pool) -> Server:
 
 
 @pytest.fixture
-def server_81(server_pool: Pool) -> Server:
-    """Valkey 8.1, empty."""
-    return server_pool.get("valkey-8.1")
-
-
-@pytest.fixture
 def server_82(server_pool: Pool) -> Server:
     """Redis 8.2, empty."""
     return server_pool.get("redis-8.2")

@@ -31,7 +31,6 @@ from .json_text import JsonError, JsonText
 from .records import PIECE_BYTES, Bad, BadValue, FileError, Head, Item, Piece
 
 COLUMNS = ("db", "key", "type", "ttl", "id", "field", "value", "score", "fieldTtl", "detail")
-DELIMITERS = {".csv": ",", ".tsv": "\t", ".psv": "|"}
 
 
 class CsvWriter:

@@ -87,16 +87,8 @@ def test_text_forms() -> None:
     assert Url(path="/a").address == "/a"
 
 
-def test_changes() -> None:
-    url = parse_url("rediss://h?ca=a&server_name=n")
-    assert url.override(ca_file="b") == parse_url("rediss://h?ca=b&server_name=n")
-    assert url.override(cert_file="c", key_file="k", server_name="", insecure=True) == Url(
-        host="h", tls=True, ca_file="a", cert_file="c", key_file="k", insecure=True
-    )
-    assert url.override() == url
-    assert url.with_db(7).db == 7
-    with pytest.raises(UrlError, match="need TLS"):
-        parse_url("redis://h").override(ca_file="a")
+def test_another_db() -> None:
+    assert parse_url("rediss://h/1?ca=a").with_db(7) == parse_url("rediss://h/7?ca=a")
 
 
 names = st.text(st.characters(min_codepoint=33, exclude_categories=["Cs"]), min_size=1)

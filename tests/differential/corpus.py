@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 Call = tuple[bytes, ...]
 
-FUTURE_S, FUTURE_MS = "4102444800", "4102444800000"  # the year 2100
+FUTURE_MS = "4102444800000"  # the year 2100
 
 FIXTURES: dict[str, Sequence[str]] = {
     "0": (),

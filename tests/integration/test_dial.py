@@ -235,7 +235,6 @@ async def test_tls_trust(tls_server: Server, tls_files: TlsFiles, tmp_path: Path
     assert "cannot read" in await failure(parse_url(f"{base}?ca={tmp_path}/none.pem"), "tls")
     assert "not usable" in await failure(parse_url(f"{base}?ca={other.key}"), "tls")
     assert await ping(parse_url(f"{base}?insecure=true")) == b"PONG"
-    assert await ping(parse_url(base).override(insecure=True)) == b"PONG"
 
 
 async def test_tls_server_name(tls_server: Server, tls_files: TlsFiles) -> None:

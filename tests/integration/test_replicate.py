@@ -242,8 +242,8 @@ LETTERS = "ab*?[]^-\\\x00"
 
 @settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    pattern=st.text("ab*?[]^-\\x00", max_size=8).map(str.encode),
-    key=st.text("ab*?[]^-\\x00", max_size=6).map(str.encode),
+    pattern=st.text(LETTERS, max_size=8).map(str.encode),
+    key=st.text(LETTERS, max_size=6).map(str.encode),
 )
 def test_patterns_are_those_of_the_server(server_pool: Pool, pattern: bytes, key: bytes) -> None:
     if "pattern" not in _SERVERS:
