@@ -7,7 +7,21 @@ from typing import Any
 import pytest
 
 from proxy.moving import Moving
-from tests.proxy.stage import ERROR, NIL, OK, ONE, QUEUED, ZERO, Stage, _run_at_once, array, bulk, number
+from tests.proxy.stage import (
+    ERROR,
+    NIL,
+    OK,
+    ONE,
+    QUEUED,
+    ZERO,
+    Client,
+    FakeLink,
+    Stage,
+    _run_at_once,
+    array,
+    bulk,
+    number,
+)
 
 CONFIRMED = array(bulk("subscribe"), bulk("c"), number(1))
 GONE = array(bulk("unsubscribe"), bulk("c"), number(0))
@@ -38,6 +52,24 @@ def move(stage: Stage, *answers: bytes) -> list[str]:
     moving.hand_over()
     assert not any(link.wire.open for link in before)
     return asked
+
+
+def subscriber(stage: Stage) -> Client:
+    """A client that has subscribed to c, and heard so."""
+    client = stage.client()
+    client.says("SUBSCRIBE c")
+    stage.pin.answers(CONFIRMED, QUIET_PONG)
+    client.hears()
+    return client
+
+
+def prepared(stage: Stage) -> tuple[Moving, FakeLink]:
+    """A flip under way, as far as the questions to the only pinned connection's heir; and that connection."""
+    moving, old = Moving(stage.hub, stage._dial), stage.pin
+    (pin,) = stage.hub.pins
+    _run_at_once(moving.dial_for, pin)
+    moving.prepare()
+    return moving, old
 
 
 def test_watch_multi_exec(stage: Stage) -> None:
@@ -276,8 +308,10 @@ def test_exec_returns_nil_when_a_flip_came_behind_watch(stage: Stage) -> None:
     client.hears()
     assert move(stage, PONG, OK, QUEUED) == ["PING", "MULTI", "INCR k"]
     client.says("EXEC", "PING")
-    assert stage.pin.got() == ["DISCARD", "PING"] or stage.lane.got() == ["PING"]
+    assert stage.pin.got() == ["DISCARD", "PING"]
     assert client.hears() == b"*-1\r\n"
+    stage.pin.answers(OK, PONG)
+    assert client.hears() == PONG
 
 
 def test_an_open_transaction_is_replayed_after_a_flip(stage: Stage) -> None:
@@ -301,11 +335,8 @@ def test_resp3_subscribers_do_not_hear_of_a_flip(stage: Stage) -> None:
     stage.pin.answers(b"%0\r\n", CONFIRMED.replace(b"*", b">", 1), PONG)
     client.hears()
     confirmation = CONFIRMED.replace(b"*", b">", 1)
-    assert move(stage, b"%0\r\n", confirmation, MESSAGE.replace(b"*", b">", 1), PONG) == [
-        "HELLO 3",
-        "SUBSCRIBE c",
-        "PING",
-    ]
+    asked = move(stage, b"%0\r\n", confirmation, MESSAGE.replace(b"*", b">", 1), PONG)
+    assert asked == ["HELLO 3", "SUBSCRIBE c", "PING"]
     assert client.hears() == b""
     stage.pin.answers(MESSAGE.replace(b"*", b">", 1))
     assert client.hears() == MESSAGE.replace(b"*", b">", 1)
@@ -313,14 +344,8 @@ def test_resp3_subscribers_do_not_hear_of_a_flip(stage: Stage) -> None:
 
 def test_a_message_on_its_way_when_a_flip_begins(stage: Stage) -> None:
     """It comes out of the old side before the other one serves."""
-    client = stage.client()
-    client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED, QUIET_PONG)
-    client.hears()
-    moving, old = Moving(stage.hub, stage._dial), stage.pin
-    (pin,) = stage.hub.pins
-    _run_at_once(moving.dial_for, pin)
-    moving.prepare()
+    client = subscriber(stage)
+    moving, old = prepared(stage)
     assert stage.pin.got() == ["SUBSCRIBE c", "PING"]
     stage.pin.answers(CONFIRMED, QUIET_PONG)
     assert moving.ready and not stage.hub.drained, "the old side may still have something to tell"
@@ -332,14 +357,8 @@ def test_a_message_on_its_way_when_a_flip_begins(stage: Stage) -> None:
 
 
 def test_a_flip_that_is_given_up_leaves_pinned_sessions_alone(stage: Stage) -> None:
-    client = stage.client()
-    client.says("SUBSCRIBE c")
-    stage.pin.answers(CONFIRMED, QUIET_PONG)
-    client.hears()
-    moving, old = Moving(stage.hub, stage._dial), stage.pin
-    (pin,) = stage.hub.pins
-    _run_at_once(moving.dial_for, pin)
-    moving.prepare()
+    client = subscriber(stage)
+    moving, old = prepared(stage)
     stage.pin.answers(b"-NOPERM no\r\n", PONG)
     assert "SUBSCRIBE: NOPERM no" in moving.problems()[0]
     moving.close()
@@ -433,7 +452,7 @@ def test_a_refused_subscription_in_resp3(stage: Stage) -> None:
     client.hears()
     client.says("SSUBSCRIBE c")
     assert stage.pin.got()[-2:] == ["SSUBSCRIBE c", "PING"]
-    stage.pin.answers(array(b"%0\r\n"), ERROR, b"+PONG\r\n")
+    stage.pin.answers(b"%0\r\n", ERROR, PONG)
     assert client.hears() == ERROR
 
 
