@@ -156,7 +156,9 @@ def _rows(data: DataSet, runs: dict[str, list[Run]], size: int) -> Iterator[str]
         yield f"| {' | '.join(cells)} |"
 
 
-def _section(command: str, rounds: int, flavours: tuple[str, str], rows: list[str], facts: dict[str, str]) -> str:
+def _section(
+    command: str, rounds: int, flavours: tuple[str, str], rows: list[str], facts: dict[str, str], start: float
+) -> str:
     return f"""{MARK}
 
 ## Copying without a proxy
@@ -164,7 +166,7 @@ def _section(command: str, rounds: int, flavours: tuple[str, str], rows: list[st
 Written by `{command}`: `crossfade replicate` beside a loop of SCAN, PTTL and DUMP, RESTORE in pipelines
 of 1,000 keys (`bench/copy_loop.py`), which bounds no memory and checks nothing, and beside `redis-cli --rdb`,
 which only reads. {flavours[0]} to {flavours[1]}, {rounds} rounds, all three right after each other in each.
-Time and memory are those of whole processes, start included (0.4 s of crossfade's). A ratio above 1 is faster
+Time and memory are those of whole processes, start included ({start:.1f} s of crossfade's). A ratio above 1 is faster
 than the loop. Peak memory is the largest of all rounds. Source, target and copy work at the same time: where
 others want the cores, too, that loses more than the loop does, which does one thing after the other.
 
@@ -188,6 +190,8 @@ def main(keys: int, rounds: int, source: str, target: str, out: Path) -> None:
     rows: list[str] = []
     facts = machine.describe()  # before: the load is not ours
     with tempfile.TemporaryDirectory(prefix="crossfade-bench-") as name:
+        version = [sys.executable, "-m", "crossfade", "--version"]
+        start = _middle([_measure(version, Path(name)).seconds for _ in range(rounds)])
         for data in sets:
             runs, size = _rounds(data, (source, target), rounds, Path(name))
             rows += _rows(data, runs, size)
@@ -195,7 +199,7 @@ def main(keys: int, rounds: int, source: str, target: str, out: Path) -> None:
     options = [f"--keys {keys}"] if keys != 1_000_000 else []
     command = " ".join(["python -m bench.copy", *options, *([f"--rounds {rounds}"] if rounds != 3 else [])])
     before = out.read_text().partition(MARK)[0].rstrip() if out.exists() else "# Performance"
-    out.write_text(f"{before}\n\n{_section(command, rounds, (source, target), rows, facts)}")
+    out.write_text(f"{before}\n\n{_section(command, rounds, (source, target), rows, facts, start)}")
     click.echo(f"Written: {out}")
 
 

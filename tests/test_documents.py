@@ -14,6 +14,8 @@ from crossfade import main
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+LINK = re.compile(r"\]\(([^)#:]+)\)")
+MODULE = re.compile(r"python -m ([a-z_.]+)")
 CODE = re.compile(r"^ {4}(crossfade .*)$|`(crossfade [a-z][^`]*)`", re.MULTILINE)
 
 
@@ -36,3 +38,12 @@ def test_it_can_be_typed(document: str, line: str) -> None:
     known = {option for parameter in command.params for option in parameter.opts if isinstance(parameter, click.Option)}
     unknown = {word for word in words[1:] if word.startswith("--")} - known
     assert not unknown, f"`crossfade {words[0]}` has no {', '.join(sorted(unknown))}"
+
+
+@pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: path.name)
+def test_what_it_points_to_is_there(path: Path) -> None:
+    """Links to files, and modules that can be run."""
+    text = path.read_text()
+    files = [path.parent / link for link in LINK.findall(text)]
+    files += [ROOT / (name.rstrip(".").replace(".", "/") + ".py") for name in MODULE.findall(text) if name != "bench"]
+    assert [str(file) for file in files if not file.exists()] == []
