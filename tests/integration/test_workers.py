@@ -271,13 +271,21 @@ def test_a_worker_that_is_killed(server_pool: Pool, start_proxy: StartProxy) -> 
 
 
 def test_without_any_worker_the_owner_serves(server_62: Server, server_91: Server, start_proxy: StartProxy) -> None:
+    """And goes on to serve who came meanwhile when the worker is back."""
     proxy = start_proxy(server_62, server_91, "--workers", "1")
-    os.kill(workers(proxy)[0]["pid"], signal.SIGSTOP)  # it takes what it is given, and does nothing
     pid = workers(proxy)[0]["pid"]
     os.kill(pid, signal.SIGKILL)
-    until(lambda: workers(proxy)[0]["pid"] != pid, "the dead worker is noticed")
+    until(lambda: workers(proxy)[0]["pid"] not in (0, pid), "another one is started")
+    os.kill(workers(proxy)[0]["pid"], signal.SIGSTOP)  # before it can take any client
     with closing(Wire(proxy.port)) as client:
         assert ask(client, "SET k v", "GET k") == [b"+OK\r\n", b"$1\r\nv\r\n"]
+        assert (proxy.status()["clients"], workers(proxy)[0]["clients"]) == (1, 0)
+        os.kill(workers(proxy)[0]["pid"], signal.SIGCONT)
+        until(lambda: not workers(proxy)[0]["problem"], "the worker is back")
+        with closing(Wire(proxy.port)) as newcomer:
+            assert ask(newcomer, "GET k") == [b"$1\r\nv\r\n"]
+            assert ask(client, "GET k") == [b"$1\r\nv\r\n"]
+            assert (proxy.status()["clients"], workers(proxy)[0]["clients"]) == (2, 1)
 
 
 @pytest.mark.slow
