@@ -142,14 +142,14 @@ class Reader:
 
     def read(self, keys: Sequence[bytes]) -> list[Reading]:
         kinds = [kind.decode() for kind in self._atomic([("TYPE", key) for key in keys])]
-        commands: list[tuple[Any, ...]] = [("TIME",)]
-        for key, kind in zip(keys, kinds, strict=True):
-            commands += [("PTTL", key), _VALUE_COMMANDS.get(kind, _dump)(key)]
+        # Every PTTL before the first value: large ones take a server seconds, in which 6.2 goes on to count.
+        commands = [("TIME",), *(("PTTL", key) for key in keys)]
+        commands += [_VALUE_COMMANDS.get(kind, _dump)(key) for key, kind in zip(keys, kinds, strict=True)]
         (seconds, micros), *replies = self._atomic(commands)
         now = int(seconds) * 1000 + int(micros) // 1000
         readings = [
             self._reading(kind, now, pttl, value)
-            for kind, pttl, value in zip(kinds, replies[::2], replies[1::2], strict=True)
+            for kind, pttl, value in zip(kinds, replies[: len(keys)], replies[len(keys) :], strict=True)
         ]
         return self._with_field_ttls(keys, readings) if self._field_ttls else readings
 

@@ -78,7 +78,7 @@ def play(chunks: Chunks, *, express: bool, errors: bool) -> list[Any]:
 
 @given(
     st.lists(
-        st.tuples(st.integers(0, 1), st.lists(st.sampled_from(COMMANDS[:13]), min_size=1, max_size=6), st.booleans()),
+        st.tuples(st.integers(0, 1), st.lists(st.sampled_from(COMMANDS), min_size=1, max_size=6), st.booleans()),
         max_size=8,
     ),
     st.booleans(),
