@@ -134,12 +134,12 @@ async def _list(sides: _Sides) -> str:
         start += sides.per_page
 
 
-def _elements(sides: _Sides, command: bytes) -> AsyncGenerator[list[bytes], None]:
+def _scan(sides: _Sides, command: bytes) -> AsyncGenerator[list[bytes], None]:
     return scan_elements(sides.source, command, sides.key, sides.per_page)
 
 
 async def _set(sides: _Sides) -> str:
-    async with aclosing(_elements(sides, b"SSCAN")) as pages:
+    async with aclosing(_scan(sides, b"SSCAN")) as pages:
         async for members in pages:
             there = expect(await sides.target.call(b"SMISMEMBER", sides.key, *members), "SMISMEMBER")
             absent = [member for member, found in zip(members, there, strict=True) if not found]
@@ -149,7 +149,7 @@ async def _set(sides: _Sides) -> str:
 
 
 async def _zset(sides: _Sides) -> str:
-    async with aclosing(_elements(sides, b"ZSCAN")) as pages:
+    async with aclosing(_scan(sides, b"ZSCAN")) as pages:
         async for flat in pages:
             there = expect(await sides.target.call(b"ZMSCORE", sides.key, *flat[::2]), "ZMSCORE")
             for member, a, b in zip(flat[::2], flat[1::2], there, strict=True):
@@ -162,7 +162,7 @@ async def _zset(sides: _Sides) -> str:
 
 async def _hash(sides: _Sides) -> str:
     ask = any(b"HPEXPIRETIME" in facts.commands for facts in sides.facts)
-    async with aclosing(_elements(sides, b"HSCAN")) as pages:
+    async with aclosing(_scan(sides, b"HSCAN")) as pages:
         async for flat in pages:
             there = expect(await sides.target.call(b"HMGET", sides.key, *flat[::2]), "HMGET")
             for name, a, b in zip(flat[::2], flat[1::2], there, strict=True):

@@ -256,18 +256,18 @@ async def scan_elements(client: Client, command: bytes, key: bytes, count: int) 
             return
 
 
-def _elements(reading: _Reading, command: bytes) -> AsyncGenerator[list[bytes], None]:
+def _scan(reading: _Reading, command: bytes) -> AsyncGenerator[list[bytes], None]:
     return scan_elements(reading.source, command, reading.key, reading.per_page)
 
 
 async def _set(reading: _Reading) -> Pages:
-    async with aclosing(_elements(reading, b"SSCAN")) as pages:
+    async with aclosing(_scan(reading, b"SSCAN")) as pages:
         async for members in pages:
             yield _spread(b"SADD", reading.temporary, members)
 
 
 async def _zset(reading: _Reading) -> Pages:
-    async with aclosing(_elements(reading, b"ZSCAN")) as pages:
+    async with aclosing(_scan(reading, b"ZSCAN")) as pages:
         async for flat in pages:
             flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
             yield _spread(b"ZADD", reading.temporary, flat)
@@ -276,7 +276,7 @@ async def _zset(reading: _Reading) -> Pages:
 async def _hash(reading: _Reading) -> Pages:
     ask = b"HPEXPIRETIME" in reading.facts[0].commands
     tell = b"HPEXPIREAT" in reading.facts[1].commands
-    async with aclosing(_elements(reading, b"HSCAN")) as pages:
+    async with aclosing(_scan(reading, b"HSCAN")) as pages:
         async for flat in pages:
             commands = _spread(b"HSET", reading.temporary, flat)
             if ask:
