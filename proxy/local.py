@@ -256,7 +256,7 @@ def client_setinfo(local: Local, session: Session, args: Command) -> None:
 def describe(local: Local, session: Client) -> bytes:
     """One line of CLIENT LIST, with the fields that servers have; what has no meaning for a proxy is 0."""
     now = local.hub.clock()
-    channels, patterns, shards = session.pin.counts() if session.pin is not None else (0, 0, 0)
+    channels, patterns, shards = session.pin.subscribed.counts() if session.pin is not None else (0, 0, 0)
     command = session.last_command[0].lower().decode(errors="replace") if session.last_command else "NULL"
     queued = session.pin.queued if session.pin is not None else -1
     library = {name: session.library.get(name, b"").decode() for name in (b"lib-name", b"lib-ver")}

@@ -16,8 +16,9 @@ import trio
 
 from backfill.errors import ConnectError
 from proxy import faults
+from proxy.carried import SUBSCRIBING, is_message
 from proxy.link import Link
-from proxy.pinned import SUBSCRIBING, Pinned, is_message
+from proxy.pinned import Pinned
 from resp.encode import encode
 from resp.frames import is_error, is_push
 

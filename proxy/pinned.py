@@ -8,13 +8,24 @@ and copied once its reply is in (invariant 5); so whatever the order was, the co
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from enum import Enum
 from typing import TYPE_CHECKING
 
+from proxy.carried import (
+    NOT_SUBSCRIBING,
+    REPLAYED,
+    SUBSCRIBING,
+    Subscribed,
+    Transaction,
+    as_asked,
+    is_message,
+    leaves_state,
+    redirected,
+    redirected_to,
+)
+from proxy.carried import TRACKING as TRACKING
 from proxy.link import Link
 from proxy.session import Command, Mode, Session
 from resp.catalog import Route, Spec
@@ -27,14 +38,9 @@ if TYPE_CHECKING:
 
 Place = tuple[int, bytes]
 
-TRACKING = b"CLIENT TRACKING"
 TELL_REDIRECT = frozenset([b"CLIENT GETREDIR", b"CLIENT TRACKINGINFO"])
-REPLAYED = frozenset([b"MONITOR", TRACKING])  # state that is made anew after a flip
-STICKY = frozenset([b"READONLY", b"READWRITE", b"ASKING"])
 NOT_IN_MULTI = frozenset([b"HELLO", b"AUTH", b"CLIENT REPLY", b"CLIENT TRACKING", b"MONITOR"])
-_MESSAGES = (b"*3\r\n$7\r\nmessage\r\n", b"*4\r\n$8\r\npmessage\r\n", b"*3\r\n$8\r\nsmessage\r\n")
 _BROKEN = b">2\r\n$21\r\ntracking-redir-broken\r\n"
-_NUMBER = re.compile(rb":\d+\r\n")
 _UNKNOWN_COMMAND = b"-ERR unknown command"
 POISON = [b"CROSSFADE.REFUSED"]  # no server knows it: a transaction with it fails
 QUEUED = b"+QUEUED\r\n"
@@ -45,35 +51,6 @@ FORGET = {  # by protocol: an invalidation's head, and what stands for all keys
 }
 NIL_EXEC = {2: b"*-1\r\n", 3: b"_\r\n"}
 WRITTEN_HERE = "written on a connection of its own"
-
-
-class Group(Enum):
-    """The kinds of subscription, each counted by the server on its own."""
-
-    CHANNEL = "channel"
-    PATTERN = "pattern"
-    SHARD = "shard"
-
-
-SUBSCRIBING: dict[bytes, tuple[Group, bool]] = {
-    b"SUBSCRIBE": (Group.CHANNEL, True),
-    b"UNSUBSCRIBE": (Group.CHANNEL, False),
-    b"PSUBSCRIBE": (Group.PATTERN, True),
-    b"PUNSUBSCRIBE": (Group.PATTERN, False),
-    b"SSUBSCRIBE": (Group.SHARD, True),
-    b"SUNSUBSCRIBE": (Group.SHARD, False),
-}
-NOT_SUBSCRIBING = (Group.CHANNEL, False)
-_SUBSCRIBE_NAMES = {Group.CHANNEL: b"SUBSCRIBE", Group.PATTERN: b"PSUBSCRIBE", Group.SHARD: b"SSUBSCRIBE"}
-
-
-@dataclass(slots=True)
-class Transaction:
-    """An open MULTI: what it has queued, and the db in which it stands."""
-
-    db: int
-    queue: list[tuple[Spec, Command, int]] = field(default_factory=list)  # with the db of each
-    poisoned: bool = False  # a command was refused: EXEC must fail
 
 
 @dataclass(slots=True)
@@ -101,7 +78,7 @@ class Pinned:
         self.listening = False  # others' tracking is redirected to it
         self.tainted = False  # it may carry state that is not known: it stays with this session
         self.replayed: dict[bytes, Command] = {}  # MONITOR, CLIENT TRACKING: made anew on another connection
-        self.subscriptions: dict[Group, dict[bytes, None]] = {group: {} for group in Group}
+        self.subscribed = Subscribed()
         self._cached: dict[bytes, None] = {}  # keys that the client has read while it tracks: it may have cached them
         self._hub = hub
         self._awaited: deque[Awaited] = deque()
@@ -126,23 +103,14 @@ class Pinned:
         return self.transaction is not None
 
     @property
-    def subscribed(self) -> bool:
-        return any(self.subscriptions.values())
-
-    @property
     def _hears(self) -> bool:
         """Messages may come between the replies, in RESP2 as frames like any other."""
-        return self.subscribed or self._unconfirmed > 0 or b"MONITOR" in self.replayed
+        return bool(self.subscribed) or self._unconfirmed > 0 or b"MONITOR" in self.replayed
 
     @property
     def quiet(self) -> bool:
         """Subscribed in RESP2: the server takes only a handful of commands, and says so itself."""
-        return self.subscribed and self.session.resp == 2
-
-    def counts(self) -> tuple[int, int, int]:
-        """Channels, patterns and shard channels subscribed to."""
-        channels, patterns, shards = (len(self.subscriptions[group]) for group in Group)
-        return channels, patterns, shards
+        return bool(self.subscribed) and self.session.resp == 2
 
     @property
     def queued(self) -> int:
@@ -207,9 +175,8 @@ class Pinned:
             self._unconfirmed += spec.name in SUBSCRIBING
         else:
             session.skipped()
-        if (
-            SUBSCRIBING.get(spec.name, NOT_SUBSCRIBING)[1] and not self.in_multi
-        ):  # in RESP3 it has no reply: the one to a PING tells
+        if SUBSCRIBING.get(spec.name, NOT_SUBSCRIBING)[1] and not self.in_multi:
+            # In RESP3 it has no reply: the one to a PING tells.
             self._own([b"PING"], subscription=self._hub.pins.subscriptions.ask())
         if awaited.block is not None and awaited.block.db != session.db:
             session.when_idle(lambda: None)  # which db it is in then, the reply tells
@@ -238,17 +205,9 @@ class Pinned:
 
     def _replies(self, spec: Spec, args: Command) -> int:
         """How many replies (not pushes) the command gets."""
-        known = SUBSCRIBING.get(spec.name)
-        if known is None or self.in_multi:
+        if spec.name not in SUBSCRIBING or self.in_multi:
             return 1
-        group, adding = known
-        everything = not adding and len(args) == 1
-        count = max(1, len(self.subscriptions[group])) if everything else len(args) - 1
-        if count == 0:
-            return 1  # wrong number of arguments
-        if self.session.resp == 3:
-            return 0  # confirmations are pushes
-        return count
+        return self.subscribed.replies(args, self.session.resp)
 
     def _follow(self, spec: Spec, args: Command, awaited: Awaited) -> None:
         """Keep track of the state that this command leaves on the connection."""
@@ -257,7 +216,7 @@ class Pinned:
             if name in (b"EXEC", b"DISCARD") and len(args) == 1:
                 self._end(self.transaction, awaited, committing=name == b"EXEC")
             elif name not in (b"MULTI", b"WATCH", b"EXEC", b"DISCARD"):
-                self._queue(self.transaction, spec, args)
+                self.transaction.add(spec, args)
         elif name == b"MULTI" and len(args) == 1 and not self.quiet:
             self.transaction = awaited.opened = Transaction(self.session.db)
         elif name == b"WATCH":
@@ -265,7 +224,7 @@ class Pinned:
         elif name == b"UNWATCH":
             self.watching = False
         elif name in SUBSCRIBING:
-            self._subscribe(name, args)
+            self.subscribed.follow(args)
         else:
             awaited.held = self._hold(spec, args, self.session.db)
             awaited.scripts = int(spec.route is Route.SCRIPT)
@@ -279,11 +238,6 @@ class Pinned:
                 self.replayed[spec.name] = args
         elif leaves_state(spec, args) and not frame.startswith(_UNKNOWN_COMMAND):
             self.tainted = True
-
-    def _queue(self, transaction: Transaction, spec: Spec, args: Command) -> None:
-        transaction.queue.append((spec, args, transaction.db))
-        if spec.name == b"SELECT" and len(args) == 2:
-            transaction.db = integer(args[1]) or 0
 
     def _end(self, transaction: Transaction, awaited: Awaited, *, committing: bool) -> None:
         """EXEC or DISCARD is about to be sent."""
@@ -305,17 +259,6 @@ class Pinned:
         for place in held:
             self._hub.repair.hold(place, WRITTEN_HERE)
         return held
-
-    def _subscribe(self, name: bytes, args: Command) -> None:
-        group, adding = SUBSCRIBING[name]
-        names = self.subscriptions[group]
-        if adding:
-            names.update(dict.fromkeys(args[1:]))
-        elif len(args) == 1:
-            names.clear()
-        else:
-            for gone in args[1:]:
-                names.pop(gone, None)
 
     def _abort_exec(self) -> None:
         """The serving side changed after WATCH: the transaction did not happen, which is what a nil EXEC says."""
@@ -360,10 +303,7 @@ class Pinned:
 
     def _own_id(self, frame: bytes) -> bytes:
         """Where the server tells the id of the connection that tracking is redirected to: the id its client knows."""
-        redirections = _redirections(self.replayed.get(TRACKING, []))
-        if not redirections:
-            return frame
-        return _NUMBER.sub(b":%b\r\n" % self.replayed[TRACKING][redirections[-1]], frame, count=1)
+        return as_asked(frame, self.replayed.get(TRACKING, []))
 
     def _client_id(self, session: int) -> int | None:
         """The server's number of the connection that the session with this number of ours has."""
@@ -485,7 +425,7 @@ class Pinned:
             lasting.append([b"SELECT", b"%d" % session.db])
         link.resp, link.db = session.resp, session.db
         lasting += [redirected(args, client_id) if name == TRACKING else args for name, args in self.replayed.items()]
-        lasting += [[_SUBSCRIBE_NAMES[group], *names] for group, names in self.subscriptions.items() if names]
+        lasting += self.subscribed.commands()
         if self.transaction is None:
             return lasting, []
         poison = [POISON] if self.transaction.poisoned else []
@@ -511,37 +451,11 @@ class Pinned:
         """What clients have cached was tracked by the other side: everything is invalid. Some clients (coredis) know
         only invalidations that name the keys, so those are named as well."""
         target: Session | None = self.session
-        args = self.replayed[TRACKING]
-        for index in _redirections(args):
-            target = self._hub.sessions.get(integer(args[index]) or 0)
+        for number in redirected_to(self.replayed[TRACKING]):
+            target = self._hub.sessions.get(number)
         keys, self._cached = list(self._cached), {}
         if target is not None:
             head, all_keys = FORGET[target.resp]
             target.push(head + all_keys)
             if keys:
                 target.push(head + encode(keys))
-
-
-def is_message(frame: bytes) -> bool:
-    """Whether a frame that is not a push is a message to a subscriber, or a line of MONITOR."""
-    return frame.startswith(_MESSAGES) or (frame[:1] == b"+" and frame[1:2].isdigit())
-
-
-def redirected(args: Command, client_id: Callable[[int], int | None]) -> Command:
-    """CLIENT TRACKING … REDIRECT id: clients know the proxy's ids, the server its own (`client_id`)."""
-    args = list(args)
-    for index in _redirections(args):
-        number = client_id(integer(args[index]) or 0)
-        if number is not None:
-            args[index] = b"%d" % number
-    return args
-
-
-def _redirections(args: Command) -> list[int]:
-    return [index + 1 for index in range(3, len(args) - 1) if args[index].upper() == b"REDIRECT"]
-
-
-def leaves_state(spec: Spec, args: Command) -> bool:
-    """Whether the command may leave state on its connection that cannot be told, nor made anew elsewhere. One that only
-    the server knows may, unless it is about keys (a module's data type)."""
-    return spec.name in STICKY or (not spec.known and not spec.keys(args))

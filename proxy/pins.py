@@ -14,8 +14,9 @@ import trio
 
 from backfill.errors import ConnectError
 from backfill.wire import Wire
+from proxy.carried import NOT_SUBSCRIBING, SUBSCRIBING
 from proxy.link import Link
-from proxy.pinned import NOT_SUBSCRIBING, SUBSCRIBING, Pinned
+from proxy.pinned import Pinned
 from proxy.session import Command, Mode, Session
 from resp.encode import error
 
