@@ -125,6 +125,11 @@ class DirtyKeys:
             counts[mark.reason] = counts.get(mark.reason, 0) + 1
         return dict(sorted(counts.items(), key=lambda item: -item[1])[:limit])
 
+    def reason(self, place: Place) -> str:
+        """Why the key is marked; nothing, if it is not any more."""
+        mark = self._marks.get(place)
+        return "" if mark is None else mark.reason
+
     def failing(self, limit: int = 10) -> Iterator[tuple[Place, Mark]]:
         """Keys whose last copy failed."""
         failing = ((place, self._marks[place]) for place in list(self._retry) if place in self._marks)

@@ -13,7 +13,7 @@ import logging
 import random
 import time
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -289,6 +289,8 @@ class _Pass:
                 break
             if was_dirty:
                 if time.monotonic() > give_up:
+                    why = self._proxy.hub.repair.keys.reason(place)
+                    found = replace(found, detail=f"{found.detail} (dirty all the time: {why})")
                     break
                 await trio.sleep(0.05)
             elif not looked_again:

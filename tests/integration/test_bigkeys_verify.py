@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from proxy import verifying
 from proxy.verifying import Report, Terms, Verifying
 from proxy.verifying_pages import PagedVerify
 from tests.inprocess import InProcess
@@ -150,3 +151,21 @@ async def test_a_sample(server_pool: Pool) -> None:
         b.client().flushall()
         found = await verify(running, Terms(sample=300))
         assert 150 < found.missing < 450
+
+
+async def test_a_key_that_is_dirty_all_the_time(server_pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The operator is told why: a transaction that never ends, scripts that write faster than the key can be copied."""
+    monkeypatch.setattr(verifying, "PATIENCE_SECONDS", 0.1)
+    a, b = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    async with proxy_for_big_keys(a, b) as running:
+        a.call("SET", "k", "1")
+        running.hub.repair.hold((0, b"k"), "written by a transaction")
+        report = await verify(running)
+        (finding,) = report.findings
+        assert (finding["status"], finding["detail"]) == (
+            "missing",
+            "a string, not on the target (dirty all the time: written by a transaction)",
+        )
+        running.hub.repair.keys.release((0, b"k"))
+        running.hub.flush()
+        await running.settled()
