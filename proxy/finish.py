@@ -79,7 +79,7 @@ def _finish(proxy: Proxy, end: End) -> None:
     log.info("mirroring to the %s is finished", proxy.mirror.name.value)
     retire(proxy)
     faults.reached("finish retired")
-    proxy.stop_mirroring()
+    proxy.links.stop_mirroring()
 
 
 def retire(proxy: Proxy) -> None:
@@ -110,5 +110,5 @@ def mirror_again(proxy: Proxy) -> None:
     hub.mirror.retired = False
     hub.lane.recorder = hub.recorder
     hub.journal = proxy.journal
-    proxy.start_mirroring()
+    proxy.links.start_mirroring()
     faults.reached("mirroring again")

@@ -1,7 +1,7 @@
-"""One running proxy: puts fast floor and slow floor together, and keeps the connections to both servers.
+"""One running proxy: puts fast floor and slow floor together.
 
 Owns the start and the stop, which server plays which role towards the fast floor, and the phase. The nursery here holds
-everything that waits: control connections, the keepers of lane and mirror link, listeners, the admin socket, jobs.
+everything that waits: control connections, the keepers of lane and mirror link (`links.py`), listeners, jobs.
 """
 
 from __future__ import annotations
@@ -16,9 +16,8 @@ from enum import Enum
 
 import trio
 
-from backfill.errors import BackfillError, ConnectError
+from backfill.errors import ConnectError
 from backfill.url import Url
-from backfill.wire import Wire
 from proxy.descriptors import TOO_MANY, allowed_clients
 from proxy.effects import give_rules
 from proxy.finish import FINISHED, retire
@@ -27,8 +26,8 @@ from proxy.front.fronts import Fronts
 from proxy.front.guests import Guest
 from proxy.hub import DOWN, Hub
 from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
-from proxy.lane import LaneLoss
 from proxy.link import Link
+from proxy.links import Links
 from proxy.local import Local
 from proxy.pins import Pins
 from proxy.problems import Problems
@@ -43,13 +42,10 @@ from proxy.upkeep import Upkeep
 from proxy.waiters import Waiters
 from proxy.watch import Watch
 from resp.catalog import Catalog
-from resp.encode import error
 
 log = logging.getLogger("crossfade")
 
 BACKLOG = 1024  # connections the kernel holds until they are accepted
-DOWN_LIMIT_SECONDS = 10.0  # commands wait for the serving side for so long, then they are answered with an error
-RELINK_SECONDS = 0.2
 
 
 class Phase(Enum):
@@ -100,12 +96,8 @@ class Proxy:
         self.hub.waiters = Waiters(self.hub)
         self.hub.watch = Watch(self.hub, enabled=settings.watch)
         self.hub.watch.on_gap = self._watch_gap
-        self.hub.on_lane_lost = self._lane_lost
-        self.hub.on_mirror_lost = self._mirror_lost
         self.hub.repair.frozen = durable.frozen
-        self.hub.repair.unknown_db = self._look_for_db
         self.hub.repair.on_swap = self.forget_checkpoint
-        self._looked_for: set[int] = set()
         self.hub.on_filling = self.fall_back
         self.sides = {
             Name.SOURCE: Side(Name.SOURCE, settings.source, self.roles.facts[Name.SOURCE], durable.instance),
@@ -125,12 +117,8 @@ class Proxy:
         self.refills = 0  # how often `fall_back` was called: a backfill under way has to begin again
         self.fronts = Fronts(self, settings.workers)
         self.hub.on_screening = self.fronts.greet
-        self._loss: LaneLoss | None = None
-        self._lost: dict[Name, trio.Event] = {}
+        self.links = Links(self)
         self._numbers = 0
-        self._nursery: trio.Nursery | None = None
-        self._scopes: dict[Name, trio.CancelScope] = {}  # of what keeps the connections to each side
-        self._watching = trio.CancelScope()
 
     def __repr__(self) -> str:
         return f"<Proxy {self.roles!r} phase={self.phase.value} {self.hub!r}>"
@@ -228,15 +216,12 @@ class Proxy:
         jobs: Callable[[trio.Nursery], Awaitable[None]],
     ) -> None:
         async with trio.open_nursery() as nursery:
-            self._nursery = nursery
-            self.hub.pins = Pins(self.hub, self._dial_pin, nursery.start_soon, self._fence_pin)
-            for side in self.sides.values() if not self.finished else [self.serving]:
-                nursery.start_soon(self._keep_side, side.name)
+            self.hub.pins = Pins(self.hub, self.links.dial_pin, nursery.start_soon, self.links.fence_pin)
+            self.links.begin(nursery)
             nursery.start_soon(self.floor.run)
             nursery.start_soon(self.hub.waiters.run, self.hub.flush)
             nursery.start_soon(self.hub.pausing.run, self.hub.flush)
             nursery.start_soon(Upkeep(self).run)
-            nursery.start_soon(self._keep_watch)
             await self.hub.until(lambda: self.hub.lane.link is not None)
             self.state.save(started=True, clean=False)
             await jobs(nursery)
@@ -277,10 +262,11 @@ class Proxy:
         if self.serving.facts.run_id and self.serving.facts.run_id == self.mirror.facts.run_id:
             raise Refused("source and target are the same server")
         if dbs and not self.state.durable.mirrored and not self.settings.allow_non_empty:
-            raise Refused(self._not_empty(self.mirror, dbs))
+            raise Refused(self.not_empty(self.mirror, dbs))
 
     @staticmethod
-    def _not_empty(side: Side, dbs: dict[int, int]) -> str:
+    def not_empty(side: Side, dbs: dict[int, int]) -> str:
+        """What is said of a mirror side with keys that are not ours."""
         return (
             f"the {side.name.value} {side.url.address} is not empty: {sum(dbs.values()):,} keys in db "
             f"{', '.join(map(str, dbs))}. Empty it, or start with --allow-non-empty: keys that the source does not "
@@ -347,185 +333,6 @@ class Proxy:
             sock.send(TOO_MANY)
         sock.close()
 
-    # -- mirroring, which may be ended and begun again ------------------------------------------------------------
-
-    async def _keep_side(self, name: Name) -> None:
-        with trio.CancelScope() as self._scopes[name]:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self.sides[name].run)
-                nursery.start_soon(self._keep_link, name)
-
-    async def _keep_watch(self) -> None:
-        with trio.CancelScope() as self._watching:
-            await self.hub.watch.run(lambda: self.serving)
-
-    def stop_mirroring(self) -> None:
-        """Nothing is to be done for the mirror side any more."""
-        self._scopes[self.roles.mirror].cancel()
-        self._watching.cancel()
-        self.hub.watch.stop()
-        self.mirror.retire(FINISHED)
-
-    def start_mirroring(self) -> None:
-        """Connect to the mirror side again, and watch what changes."""
-        assert self._nursery is not None
-        self._nursery.start_soon(self._keep_side, self.roles.mirror)
-        if self.settings.watch:
-            self.hub.watch.begin()
-            self._nursery.start_soon(self._keep_watch)
-
-    # -- links ---------------------------------------------------------------------------------------------------
-
-    async def _keep_link(self, name: Name) -> None:
-        """Keep one link to this server, in the role that it plays at the moment."""
-        side = self.sides[name]
-        while True:
-            await side.wait_up()
-            try:
-                await self._accept_mirror(side)
-                dbs = await side.probe_dbs(self.hub.dbs())
-                link = await side.link("link", self.floor, self.hub.lane)
-            except BackfillError as problem:
-                log.debug("%s: no link: %s", name.value, problem.text)
-                await trio.sleep(RELINK_SECONDS)
-                continue
-            link.dbs |= dbs
-            lost = self._attach(name, link)
-            await lost.wait()
-            await self._wait_fenced(name, link.wire)
-            await side.ask_limit()
-            await trio.sleep(RELINK_SECONDS)  # a link that is lost again and again is not made in a tight loop
-
-    async def _accept_mirror(self, side: Side) -> None:
-        """A target that was absent at the start must not be a surprise either. Errors: BackfillError."""
-        if side.name is not self.roles.mirror or self.state.durable.mirrored or self.settings.allow_non_empty:
-            return
-        dbs = await side.sizes()
-        if dbs:
-            self.problems["target"] = self._not_empty(side, dbs)
-            raise BackfillError(self.problems["target"])
-        self.problems.pop("target", None)
-
-    async def _wait_fenced(self, name: Name, wire: Wire) -> None:
-        """Fence a lost link. Commands do not wait for ever meanwhile: after a while they get an error."""
-        async with trio.open_nursery() as nursery:
-            if name is self.roles.serving:
-                nursery.start_soon(self._give_up_later)
-            await self.sides[name].fence(wire)
-            nursery.cancel_scope.cancel()
-
-    async def _give_up_later(self) -> None:
-        await trio.sleep(DOWN_LIMIT_SECONDS)
-        side = self.serving
-        self.hub.refusal = f"crossfade: the serving side ({side.name.value}) is not reachable: {side.problem}"
-        if self._loss is not None:
-            for item in self._loss.reads:
-                item[1].reply(error("ERR " + self.hub.refusal))
-            self._loss.reads.clear()
-        self.hub.resume(DOWN)
-
-    def _attach(self, name: Name, link: Link) -> trio.Event:
-        """Give a new link to the role that its server plays; the event is set when the link is lost."""
-        lost = self._lost[name] = trio.Event()
-        if name is self.roles.mirror and not self.state.durable.mirrored:
-            self._note_mirrored()
-        if name is self.roles.serving:
-            self._attach_lane(link)
-        else:
-            self.hub.mirror.attach(link)
-            for body in self.hub.recorder.scripts.bodies():
-                self.hub.mirror.tell([b"SCRIPT", b"LOAD", body])
-        self.hub.flush()
-        return lost
-
-    def _look_for_db(self, db: int) -> None:
-        """A command named a db that no session has entered. Asked on another connection: a refused SELECT on the lane
-        would cost everybody the lane."""
-        if db in self._looked_for or self._nursery is None:
-            return
-        self._looked_for.add(db)
-        self._nursery.start_soon(self._probe_db, db)
-
-    async def _probe_db(self, db: int) -> None:
-        try:
-            there = db in await self.serving.probe_dbs({db})
-            mirrored = db in await self.mirror.probe_dbs({db})
-        except BackfillError:
-            pass  # asked again with the next try of the key
-        else:
-            if not there:
-                self.hub.repair.keys.drop_db(db)
-            elif self.hub.lane.link is not None:
-                self.hub.lane.link.dbs.add(db)
-            if mirrored and self.hub.mirror.link is not None:
-                self.hub.mirror.link.dbs.add(db)
-        self._looked_for.discard(db)
-
-    def _note_mirrored(self) -> None:
-        """Before the first effect goes there: after a crash its keys must be known to be our own."""
-        self.remember_now(mirrored=True)
-
-    def _attach_lane(self, link: Link) -> None:
-        side = self.serving
-        hub = self.hub
-        hub.lane.attach(link)
-        self._use(side)
-        self._close_strangers(link)
-        loss, self._loss = self._loss, None
-        if loss is not None:
-            hub.lane.replay(loss.reads)
-        hub.refusal = ""
-        hub.resume(DOWN)
-
-    def _close_strangers(self, link: Link) -> None:
-        """A session in a db that the serving side does not have cannot go on: its commands would run in another db."""
-        everybody: list[Session | Guest] = [*self.hub.sessions.values(), *self.hub.guests.values()]
-        for client in everybody:
-            if client.db not in link.dbs:
-                log.warning("client %s is disconnected: the serving side has no db %d", client.address, client.db)
-                client.close()
-
-    def _use(self, side: Side) -> None:
-        """This side's commands decide from now on."""
-        give_rules(side.catalog)
-        self.local.hello, self.local.version, self.local.commands = side.hello, side.facts.version, side.facts.commands
-        self.hub.router.use(side.catalog)
-        self.fronts.greet()
-
-    def _lane_lost(self, loss: LaneLoss) -> None:
-        log.warning(
-            "link to the %s lost (%s): %d clients with writes in flight are disconnected, %d reads are asked again",
-            self.roles.serving.value,
-            loss.reason,
-            len(loss.doomed),
-            len(loss.reads),
-        )
-        self._loss = loss
-        self._lost[self.roles.serving].set()
-
-    def _mirror_lost(self, reason: str) -> None:
-        log.warning("link to the %s lost (%s): what it had not acknowledged is dirty", self.roles.mirror.value, reason)
-        self._lost[self.roles.mirror].set()
-
-    async def _dial_pin(self) -> Link:
-        return await self.serving.link("pin", self.floor, self.hub.lane)
-
-    async def dial_ahead(self) -> Link:
-        """A connection for a pinned session to the side that is about to serve. Errors: ConnectError."""
-        return await self.mirror.link("pin", self.floor, self.hub.lane)
-
-    def _fence_pin(self, wire: Wire, then: Callable[[], None]) -> None:
-        """A pinned connection was lost with commands in flight: `then` runs once none of them can run any more."""
-        side = self.serving
-
-        async def fence() -> None:
-            await side.fence(wire)
-            then()
-            self.hub.flush()
-
-        assert self._nursery is not None
-        self._nursery.start_soon(fence)
-
     # -- journal -------------------------------------------------------------------------------------------------
 
     def _open_journal(self) -> None:
@@ -559,6 +366,25 @@ class Proxy:
 
     # -- flip ----------------------------------------------------------------------------------------------------
 
+    def use(self, side: Side) -> None:
+        """This side's commands decide from now on."""
+        give_rules(side.catalog)
+        self.local.hello, self.local.version, self.local.commands = side.hello, side.facts.version, side.facts.commands
+        self.hub.router.use(side.catalog)
+        self.fronts.greet()
+
+    def close_strangers(self, link: Link) -> None:
+        """A session in a db that the serving side does not have cannot go on: its commands would run in another db."""
+        everybody: list[Session | Guest] = [*self.hub.sessions.values(), *self.hub.guests.values()]
+        for client in everybody:
+            if client.db not in link.dbs:
+                log.warning("client %s is disconnected: the serving side has no db %d", client.address, client.db)
+                client.close()
+
+    async def dial_ahead(self) -> Link:
+        """A connection for a pinned session to the side that is about to serve. Errors: ConnectError."""
+        return await self.mirror.link("pin", self.floor, self.hub.lane)
+
     def swap_roles(self) -> None:
         """Serve from the other side, after role and epoch are durable. What is still in flight (a forced flip) is given
         up: its connection is closed first."""
@@ -570,14 +396,14 @@ class Proxy:
         self.roles.epoch = self.state.durable.epoch
         if mirror_link is not None:
             hub.lane.attach(mirror_link)
-            self._close_strangers(mirror_link)
+            self.close_strangers(mirror_link)
             hub.resume(DOWN)
         if lane_link is not None:
             hub.mirror.attach(lane_link)
         hub.repair.restart_forms()
         hub.recorder.wanted.clear()
         hub.mirror.misunderstood.clear()
-        self._use(self.serving)
+        self.use(self.serving)
         hub.watch.move()
 
     # -- stop ----------------------------------------------------------------------------------------------------
