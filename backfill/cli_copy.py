@@ -16,7 +16,7 @@ from base64 import b64encode
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import click
 import trio
@@ -24,7 +24,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from setproctitle import setproctitle
 
-from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
+from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, SizeType, UrlType, choosing_keys, fail
 from .compare import show
 from .counts import STATUSES
 from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
@@ -39,21 +39,6 @@ from .url import Url, UrlError
 PROGRESS_S = 0.25
 
 out = Console(highlight=False)
-
-
-class SizeType(click.ParamType[float]):
-    """Bytes, with an optional unit."""
-
-    name = "BYTES"
-    UNITS: ClassVar = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        if isinstance(value, float):
-            return value
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|[kmg]i?)b?(?:/s)?", str(value).strip().lower())
-        if found is None:
-            self.fail(f"{value!r} is not a number of bytes: write 500KB, 20MB or 1GB", param, ctx)
-        return float(found[1]) * self.UNITS[found[2]]
 
 
 def code_of(problem: BackfillError) -> int:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 import click
 
@@ -35,6 +36,21 @@ class UrlType(click.ParamType[Url]):
             return parse_url(value)
         except UrlError as problem:
             self.fail(problem.text, param, ctx)
+
+
+class SizeType(click.ParamType[float]):
+    """Bytes, with an optional unit."""
+
+    name = "BYTES"
+    UNITS: ClassVar = {"": 1, "k": 1000, "m": 1000**2, "g": 1000**3, "ki": 1024, "mi": 1024**2, "gi": 1024**3}
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*(|[kmg]i?)b?(?:/s)?", str(value).strip().lower())
+        if found is None:
+            self.fail(f"{value!r} is not a number of bytes: write 500KB, 20MB or 1GB", param, ctx)
+        return float(found[1]) * self.UNITS[found[2]]
 
 
 def fail(text: str, code: int) -> NoReturn:

@@ -21,7 +21,16 @@ from rich.live import Live
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from setproctitle import setproctitle
 
-from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, UrlType, choosing_keys, fail
+from backfill.cli_types import (
+    EXIT_CONNECT,
+    EXIT_DIFFERENT,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    SizeType,
+    UrlType,
+    choosing_keys,
+    fail,
+)
 from backfill.client import Client, ReplyError
 from backfill.counts import STATUSES
 from backfill.errors import BackfillError, ConnectError
@@ -249,7 +258,7 @@ def status(state_dir: Path, as_json: bool, watch: bool) -> None:
 @state_dir_option
 @json_option
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most; 0: as fast as it goes.")
-@click.option("--bandwidth", type=click.FloatRange(min=0), default=0.0, help="MB a second at most; 0: no limit.")
+@click.option("--bandwidth", type=SizeType(), default=0.0, help="Bytes a second at most, as 20MB; 0: no limit.")
 @click.option("--impolite", is_flag=True, help="Do not yield to live traffic.")
 @choosing_keys()
 @click.option("--from-start", is_flag=True, help="Do not go on from where an earlier one was cut short.")
@@ -274,7 +283,7 @@ def backfill(
     goes on from its checkpoint. With a selection of keys (--match, --exclude, --type, --db, --slots) the phase stays
     what it is: only a backfill of everything ends `filling`.
     """
-    options = ["RATE", str(rate), "BANDWIDTH", str(bandwidth * 1e6)]
+    options = ["RATE", str(rate), "BANDWIDTH", str(bandwidth)]
     flags = (("IMPOLITE", impolite), ("ANEW", from_start), ("MIRROR-AGAIN", mirror_again))
     options += [word for word, wanted in flags if wanted]
     for word, name in (

@@ -183,7 +183,7 @@ def test_some_keys_only(server_pool: Pool, start_proxy: StartProxy) -> None:
     text = proxy.cli("backfill", "--match", "user:*").done().out
     assert "only keys of --match user:*: the phase stays what it was" in text
     a.call("SET", b"\xff1", "a name that is no text")
-    assert proxy.cli("backfill", "--match", "\udcff*").done().out.startswith("1 keys copied")
+    assert proxy.cli("backfill", "--match", "\udcff*", "--bandwidth", "20MB").done().out.startswith("1 keys copied")
     assert b.call("GET", b"\xff1") == b"a name that is no text"
     proxy.backfill()
     assert proxy.status()["phase"] == "in-sync"
@@ -209,6 +209,8 @@ def test_bad_selections(server_pool: Pool, start_proxy: StartProxy) -> None:
         proxy.admin("BACKFILL", b"\xff")
     wrong = proxy.cli("backfill", "--slots", "x-5")
     assert (wrong.code, wrong.err) == (2, "crossfade: 'x-5' is not a range of slots: write 0-5460\n")
+    wrong = proxy.cli("backfill", "--bandwidth", "50 megabytes")
+    assert wrong.code == 2 and "write 500KB, 20MB or 1GB" in wrong.err
 
 
 @pytest.mark.slow
