@@ -26,7 +26,7 @@ MAX_FDS = 64  # taken in one read
 class Channel:
     """One end. `on_message(message, sock)`: sock is the socket that came with it; it belongs to the callee."""
 
-    __slots__ = ("_data", "_fds", "_floor", "_on_end", "_on_message", "_queue", "_sock")  # fmt: skip
+    __slots__ = ("_data", "_fds", "_floor", "_on_end", "_on_message", "_queue", "_sock")
 
     def __init__(
         self,

@@ -236,9 +236,7 @@ class Fronts:
             sock.close()
             return
         sock.setblocking(False)
-        session = Session(
-            hub, sock, guest.address, guest.id, authenticated=state["authenticated"], db=state["db"]
-        )  # fmt: skip
+        session = Session(hub, sock, guest.address, guest.id, authenticated=state["authenticated"], db=state["db"])
         session.local_address, session.connected_at = guest.local_address, guest.connected_at
         adopt(session, state)
         front.relayed.add(session.id)
