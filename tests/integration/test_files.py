@@ -14,6 +14,7 @@ from contextlib import suppress
 from functools import partial
 from itertools import product
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
@@ -768,4 +769,25 @@ def test_memory_does_not_grow_with_the_key(form: str, start_server: Callable[...
             client.zadd("zset", {f"member {number}": number / 7 for number in numbers})
     assert peak_kb("export", source.url, path) < little + 25_000
     assert peak_kb("import", path, target.url) < little + 25_000
+    assert_equal_servers(source, target)
+
+
+TIMES_HELD = {"json": 13.0, "jsonl": 13.0, "csv": 9.5, "xml": 5.5, "lossless": 1.0}  # by an import
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("form", FORMS)
+def test_memory_for_one_long_string(
+    form: str, start_server: Callable[..., Server], folder: Path, record_property: Callable[[str, object], None]
+) -> None:
+    """As docs/files.md says it."""
+    source, target = start_server("redis-7.0"), start_server("valkey-9.1")
+    path, size = folder / f"x{SUFFIXES[form]}", 30_000_000
+    little = peak_kb("export", source.url, path)
+    source.call("SET", "long", Random(1).randbytes(size))
+    peaks = [peak_kb(*args) - little for args in (("export", source.url, path), ("import", path, target.url))]
+    times = [1000 * peak / size for peak in peaks]
+    record_property(f"a string in {form}", "export {:.1f}, import {:.1f} times its size".format(*times))
+    assert times[0] < 5.5 and times[1] < TIMES_HELD[form], times
     assert_equal_servers(source, target)
