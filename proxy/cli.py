@@ -334,7 +334,7 @@ def backfill(
     "--findings",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Write every finding to this file, a line of JSON each (the output shows the first 1,000).",
+    help="Write every finding to this file, a line of JSON each (the output shows 20, --json 1,000).",
 )
 def verify(
     state_dir: Path, as_json: bool, repair: bool, tolerance: int, sample: int | None, findings: Path | None

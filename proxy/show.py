@@ -12,6 +12,8 @@ from rich.text import Text
 from backfill.counts import STATUSES
 from proxy.problems import duration
 
+MAX_SHOWN = 20  # findings of a verify
+
 
 def status_table(status: dict[str, Any]) -> Table:
     """The status document for a person."""
@@ -98,10 +100,11 @@ def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iter
     counts = ", ".join(f"{report[name]:,} {name}" for name in STATUSES if report[name])
     counts = f", {counts}" if counts else ""
     yield f"{report['checked']:,} keys checked, {report['equal']:,} equal{counts}, {report['seconds']:.1f} s"
-    for finding in findings[:20]:
+    for finding in findings[:MAX_SHOWN]:
         yield f"  {finding['status'].upper()} db {finding['db']} {finding['key']}: {finding['detail']}"
-    if len(findings) > 20:
-        yield f"  ... and {len(findings) - 20:,} more (--json lists 1,000)"
+    different = sum(report[name] for name in STATUSES)
+    if different > MAX_SHOWN:
+        yield f"  ... and {different - MAX_SHOWN:,} more (--json lists 1,000, --findings FILE has all)"
     if report["problem"]:
         yield f"not complete: {report['problem']}"
 
