@@ -17,6 +17,7 @@ from proxy.carried import (
     NOT_SUBSCRIBING,
     REPLAYED,
     SUBSCRIBING,
+    TRACKING,
     Subscribed,
     Transaction,
     as_asked,
@@ -25,7 +26,6 @@ from proxy.carried import (
     redirected,
     redirected_to,
 )
-from proxy.carried import TRACKING as TRACKING
 from proxy.link import Link
 from proxy.session import Command, Mode, Session
 from resp.catalog import Route, Spec

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from proxy.carried import TRACKING
 from proxy.info import section, wants_section, with_section
 from proxy.lane import Block
 from proxy.local import Local, answer, answers
-from proxy.pinned import TRACKING
 from proxy.session import BROKEN, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error

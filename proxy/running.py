@@ -15,10 +15,7 @@ from pathlib import Path
 
 import trio
 
-from backfill.cli_types import EXIT_CONNECT as EXIT_CONNECT
-from backfill.cli_types import EXIT_DIFFERENT as EXIT_DIFFERENT
-from backfill.cli_types import EXIT_OK as EXIT_OK
-from backfill.cli_types import EXIT_REFUSED, EXIT_USAGE
+from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, EXIT_USAGE
 from backfill.errors import BackfillError
 from backfill.url import Url
 from proxy import garbage

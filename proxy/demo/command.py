@@ -16,13 +16,13 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 import click
 import trio
 
+from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_OK
 from backfill.embedded import FLAVOURS, Binary, EmbeddedError, available
 from backfill.errors import BackfillError
 from proxy.demo import data
 from proxy.demo.account import Account, Trouble
 from proxy.demo.story import Plan, Story, describe
 from proxy.demo.view import Output, View
-from proxy.running import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_OK
 
 INSTALL = "pip install 'crossfade[demo]'"
 SOURCES = ("redis-6.2", "redis-7.0", "valkey-8.1", "redis-8.2", "valkey-9.1")  # the first that is here
