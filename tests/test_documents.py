@@ -33,8 +33,9 @@ def test_there_are_some() -> None:
 def test_it_can_be_typed(document: str, line: str) -> None:
     """The subcommand and each of its options; what follows an option is not looked at."""
     words = shlex.split(line.replace("…", ""), comments=True)[1:]
-    command = main.commands.get(words[0]) if words else None
-    assert command is not None, f"there is no `crossfade {words[0]}`"
+    assert words and words[0] in main.commands, f"there is no `{line}`"
+    _, command, _ = main.resolve_command(click.Context(main), words)
+    assert command is not None
     known = {option for parameter in command.params for option in parameter.opts if isinstance(parameter, click.Option)}
     unknown = {word for word in words[1:] if word.startswith("--")} - known
     assert not unknown, f"`crossfade {words[0]}` has no {', '.join(sorted(unknown))}"
