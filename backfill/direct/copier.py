@@ -3,7 +3,8 @@
 Owns the order. All groups go through one queue, are read down one pipe and written down one pipe, so what is written
 later was formed later; a group's keys are read after it was formed. Hence a key that changes while it is under way
 needs nothing but another group, formed after the change: it overwrites whatever was there. That is all that `live`
-builds on. A key above PAGED_BYTES has its place in the same queue and is copied alone, by `pages`.
+builds on. A key above PAGED_BYTES is copied by `pages`: with a place in the same queue and alone, or, where nobody
+builds on the order (`ordered`), beside the others.
 
 Memory: BUDGET_BYTES under way. An error that concerns one key is put down in the tally; one that concerns the server
 ends the copy (ServerRefuses, ConnectionLost), to be begun again at the tally's position.
@@ -55,6 +56,7 @@ class Copier:
         big: BigKeys,
         *,
         struct: bool = False,
+        ordered: bool = True,
         keys_rate: Rate,
         bytes_rate: Rate,
     ) -> None:
@@ -67,6 +69,7 @@ class Copier:
         self._sizes_known = True
         self._tally = tally
         self._big = big
+        self._ordered = ordered
         self._keys_rate, self._bytes_rate = keys_rate, bytes_rate
         self._group_keys = keys_rate.portion(GROUP_KEYS)
         self._budget = Budget(BUDGET_BYTES)
@@ -74,6 +77,7 @@ class Copier:
         self._unsettled = 0  # writes sent and not answered
         self._idle = trio.lowlevel.ParkingLot()
         self._to_write, self._written = trio.open_memory_channel[Reading | Group](inf)  # bounded by the budget
+        self._to_page, self._paging = trio.open_memory_channel[Group](inf)
         self._to_settle, self._settling = trio.open_memory_channel[Writing](inf)
         self._to_retry, self._retrying = trio.open_memory_channel[Group](inf)
 
@@ -92,6 +96,7 @@ class Copier:
         """Work until cancelled. Errors: ConnectionLost, ServerRefuses."""
         async with open_nursery() as nursery:
             nursery.start_soon(self._write_all)
+            nursery.start_soon(self._page_all)
             nursery.start_soon(self._settle_all)
             nursery.start_soon(self._retry_all)
 
@@ -160,7 +165,10 @@ class Copier:
         await self._budget.take(group.cost)
         await self._keys_rate.take(count)
         if big:
-            self._to_write.send_nowait(group)
+            if self._ordered:
+                self._to_write.send_nowait(group)
+            else:
+                self._to_page.send_nowait(group)
             return
         await self._bytes_rate.take(sum(group.sizes))
         form = group.form or self.form
@@ -192,6 +200,7 @@ class Copier:
     async def _write_all(self) -> None:
         async for item in self._written:
             if isinstance(item, Group):
+                await self._all_settled()
                 await self._copy_big(item)
                 continue
             replies = await item.ticket.wait()
@@ -403,10 +412,16 @@ class Copier:
 
     # -- big keys --------------------------------------------------------------------------------------------------
 
-    async def _copy_big(self, group: Group) -> None:
-        """Alone: everything formed before it is on the target, and nothing formed after it is written yet."""
+    async def _all_settled(self) -> None:
+        """Everything formed before is on the target. Nothing formed later is written while the writer waits here."""
         while self._unsettled:
             await self._idle.park()
+
+    async def _page_all(self) -> None:
+        async for group in self._paging:
+            await self._copy_big(group)
+
+    async def _copy_big(self, group: Group) -> None:
         place = (group.db, group.keys[0])
         try:
             outcome = await self._big.copy(place, self.shift_ms)

@@ -267,10 +267,16 @@ async def _set(reading: _Reading) -> Pages:
 
 
 async def _zset(reading: _Reading) -> Pages:
-    async with aclosing(_scan(reading, b"ZSCAN")) as pages:
-        async for flat in pages:
-            flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
-            yield _spread(b"ZADD", reading.temporary, flat)
+    """By rank, as WATCH notices whatever moves one: that is half the work of ZSCAN for either server (measured)."""
+    start, count = 0, reading.per_page
+    while True:
+        end = b"%d" % (start + count - 1)
+        flat = await reading.source.call(b"ZRANGE", reading.key, b"%d" % start, end, b"WITHSCORES")
+        if not expect(flat, "ZRANGE"):
+            return
+        flat[::2], flat[1::2] = flat[1::2], flat[::2]  # score and member; the score's text says all of it
+        yield _spread(b"ZADD", reading.temporary, flat)
+        start += count
 
 
 async def _hash(reading: _Reading) -> Pages:

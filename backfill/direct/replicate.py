@@ -181,6 +181,7 @@ class Replication:
                 self.tally,
                 big,
                 struct=plan.struct,
+                ordered=plan.mode is Mode.LIVE,
                 keys_rate=Rate(plan.keys_rate),
                 bytes_rate=Rate(plan.bytes_rate),
             )

@@ -167,6 +167,34 @@ def test_a_big_key_that_changes_under_its_pages(
     assert not [key for key in target.call("KEYS", "*") if key.startswith(pages.PREFIX)]
 
 
+@pytest.mark.usefixtures("small_pages")
+def test_a_big_key_holds_up_no_other_but_the_checkpoint(
+    two: tuple[Server, Server], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its last page waits for all the small ones: a copy that waited for it, too, would never end, and a checkpoint
+    beyond it would lose it."""
+    source, target = two
+    source.call("DEBUG", "POPULATE", 3000)
+    with source.client() as client:
+        client.zadd("big:zset", {f"member {i}": i / 3 for i in range(600)})
+    run = replication(source, target, tmp_path)
+    positions: list[int] = []
+
+    async def held(reading: Any) -> AsyncGenerator[list[list[bytes]], None]:
+        async with aclosing(pager.pages(reading)) as inner:
+            async for commands in inner:
+                yield commands
+        while run.tally.copied < 3000:
+            await trio.sleep(0.005)
+        positions.append(run.tally.position.scanned)
+
+    pager = pages.PAGERS[b"zset"]
+    monkeypatch.setattr(pages, "PAGERS", {b"zset": pages.Pager(held, pager.length)})
+    trio.run(run.run)
+    assert positions and positions[0] < 3000 and run.tally.big == 1
+    assert_equal_servers(source, target)
+
+
 # -- clocks, connections -----------------------------------------------------------------------------------------------
 
 
