@@ -2,8 +2,9 @@
 
 Every PROBE_SECONDS a PING goes down the lane, between the clients' commands. Its round trip is compared with what it
 was before the backfill began. When it becomes late, fewer keys are read at once, and pages of big keys wait; when it is
-as it was, more and more are. (TCP's rule: half as many at once, then a few more every time.) Also holds the backfill
-to a bandwidth. Owns nothing but the pace.
+as it was, more and more are. (TCP's rule: half as many at once, then a few more every time.) Never more than are copied
+in a round trip: what comes back together is worked off in one go, and clients wait for that. Also holds the backfill to
+a bandwidth. Owns nothing but the pace.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ RECENT = 5  # probes whose median is compared
 LATE_FACTOR = 2.0  # times the round trip without a backfill
 LATE_SECONDS = 0.001  # and by so much at least: below it nobody minds, and probes are not that exact
 FEWEST = 8  # keys at once, however late the replies are
+NEAR = 32  # keys at once where the servers are near: under 1 ms of the proxy's time; more are not faster (measured)
+KEYS_PER_SECOND = 40_000  # about what the proxy can copy: where the servers are far, so many are under way
 MORE = 8  # keys more at once after every probe that came in time
 LONGEST_PAUSE = 0.25  # seconds between two pages
 
@@ -54,6 +57,7 @@ class Courtesy:
         try:
             if self._polite:
                 await self._measure_idle()
+                repair.window = self._most
             self._began = trio.current_time()
             pages.may_read, pages.read_bytes = self._may_read, self._count
             task_status.started()
@@ -85,6 +89,11 @@ class Courtesy:
             return False
         return not self._pause or trio.current_time() - self._page_at >= self._pause
 
+    @property
+    def _most(self) -> int:
+        """Keys at once while nobody has to wait for them."""
+        return min(READS_UNDER_WAY, max(NEAR, round(self.baseline * KEYS_PER_SECOND)))
+
     async def _measure_idle(self) -> None:
         times = []
         for _ in range(IDLE_PROBES):
@@ -103,7 +112,7 @@ class Courtesy:
             self._pause = min(LONGEST_PAUSE, max(now, self._pause * 2))
             self._recent.clear()  # what comes next has seen the smaller window
         else:
-            repair.window = min(READS_UNDER_WAY, repair.window + MORE)
+            repair.window = min(self._most, repair.window + MORE)
             self._pause = self._pause / 2 if self._pause > LATE_SECONDS else 0.0
 
     async def _round_trip(self) -> float:

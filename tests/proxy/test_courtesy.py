@@ -8,15 +8,17 @@ from typing import Any
 import pytest
 import trio
 
-from proxy.courtesy import FEWEST, Courtesy
+from proxy.courtesy import FEWEST, KEYS_PER_SECOND, NEAR, Courtesy
 from proxy.repair import READS_UNDER_WAY
+
+MOST = round(0.001 * KEYS_PER_SECOND)  # while the lane answers after 1 ms
 
 
 class SlowLane:
     """Answers every command after `delay` seconds."""
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.delay = 0.001
+    def __init__(self, nursery: trio.Nursery, delay: float) -> None:
+        self.delay = delay
         self.link = None
         self._nursery = nursery
 
@@ -43,8 +45,8 @@ class Repair:
 class FakeHub:
     flipping = False
 
-    def __init__(self, nursery: trio.Nursery) -> None:
-        self.lane = SlowLane(nursery)
+    def __init__(self, nursery: trio.Nursery, delay: float) -> None:
+        self.lane = SlowLane(nursery, delay)
         self.repair = Repair()
         self.flushes = 0
 
@@ -55,8 +57,8 @@ class FakeHub:
         assert condition()
 
 
-async def started(nursery: trio.Nursery, **options: Any) -> tuple[FakeHub, Courtesy]:
-    hub = FakeHub(nursery)
+async def started(nursery: trio.Nursery, delay: float = 0.001, **options: Any) -> tuple[FakeHub, Courtesy]:
+    hub = FakeHub(nursery, delay)
     courtesy = Courtesy(hub, **{"polite": True, "bandwidth": 0.0, **options})  # type: ignore[arg-type]
     await nursery.start(courtesy.run)
     return hub, courtesy
@@ -67,7 +69,7 @@ async def test_it_yields_and_comes_back(autojump_clock: trio.testing.MockClock) 
         hub, courtesy = await started(nursery)
         assert courtesy.baseline == pytest.approx(0.001)
         await trio.sleep(1)
-        assert (courtesy.late, hub.repair.window) == (False, READS_UNDER_WAY)
+        assert (courtesy.late, hub.repair.window) == (False, MOST)
         hub.lane.delay = 0.02
         await trio.sleep(1)
         assert (courtesy.late, hub.repair.window) == (True, FEWEST)
@@ -76,13 +78,35 @@ async def test_it_yields_and_comes_back(autojump_clock: trio.testing.MockClock) 
         assert not pages.may_read()
         hub.lane.delay = 0.001
         await trio.sleep(3)
-        assert (courtesy.late, hub.repair.window) == (False, READS_UNDER_WAY)
+        assert (courtesy.late, hub.repair.window) == (False, MOST)
         assert pages.may_read()
         hub.lane.delay = 0.02
         await trio.sleep(1)
         nursery.cancel_scope.cancel()
     assert hub.repair.window == READS_UNDER_WAY  # nothing of it stays behind
     assert hub.repair.copies_in_pages.may_read()
+
+
+@pytest.mark.parametrize(("delay", "most"), [(0.0001, NEAR), (0.002, 80), (0.1, READS_UNDER_WAY)])
+async def test_no_more_at_once_than_are_copied_in_a_round_trip(
+    autojump_clock: trio.testing.MockClock, delay: float, most: int
+) -> None:
+    """Else the replies that come together keep clients waiting for longer than a round trip."""
+    async with trio.open_nursery() as nursery:
+        hub, _ = await started(nursery, delay)
+        assert hub.repair.window == most
+        await trio.sleep(2)
+        assert hub.repair.window == most
+        nursery.cancel_scope.cancel()
+    assert hub.repair.window == READS_UNDER_WAY
+
+
+async def test_one_that_is_not_polite_takes_all(autojump_clock: trio.testing.MockClock) -> None:
+    async with trio.open_nursery() as nursery:
+        hub, _ = await started(nursery, polite=False)
+        await trio.sleep(1)
+        assert hub.repair.window == READS_UNDER_WAY
+        nursery.cancel_scope.cancel()
 
 
 async def test_a_single_late_reply_is_nothing(autojump_clock: trio.testing.MockClock) -> None:
@@ -93,7 +117,7 @@ async def test_a_single_late_reply_is_nothing(autojump_clock: trio.testing.MockC
         await trio.sleep(0.021)
         hub.lane.delay = 0.001
         await trio.sleep(0.5)
-        assert (courtesy.late, hub.repair.window) == (False, READS_UNDER_WAY)
+        assert (courtesy.late, hub.repair.window) == (False, MOST)
         nursery.cancel_scope.cancel()
 
 
