@@ -36,7 +36,9 @@ class LazyGroup(click.Group):
 
 
 COMMANDS = (
-    Later("proxy", "proxy.cli:proxy", "Stand between the applications and SOURCE, and mirror every write to TARGET."),
+    Later(
+        "proxy", "proxy.cli_proxy:proxy", "Stand between the applications and SOURCE, and mirror every write to TARGET."
+    ),
     Later("status", "proxy.cli:status", "What the running proxy is doing, and what is wrong."),
     Later("backfill", "proxy.cli:backfill", "Copy every key of the serving side, exactly, under live traffic."),
     Later("verify", "proxy.cli:verify", "Compare both sides key by key, exactly, under live traffic."),
@@ -65,7 +67,7 @@ COMMANDS = (
     ),
     Later(
         "compare",
-        "backfill.cli_copy:compare",
+        "backfill.cli_compare:compare",
         "Compare SOURCE and TARGET key by key, both ways, without a proxy.",
     ),
     Later(

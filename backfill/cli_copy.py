@@ -1,4 +1,4 @@
-"""The commands of the CLI that need no proxy: replicate, compare.
+"""`crossfade replicate`, and what it shares with `compare`: which keys are meant, how a run is shown and ended.
 
 Owns options, what is printed, and exit codes: 0 done and equal, 1 differences or failed keys, 2 usage, 3 cannot
 connect, 4 refused by a gate.
@@ -8,27 +8,18 @@ from __future__ import annotations
 
 import json
 import os
-import re
-import secrets
 import signal
 import sys
-from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 import trio
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from setproctitle import setproctitle
 
 from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, SizeType, UrlType, choosing_keys, fail
-from .compare import show
-from .counts import STATUSES
 from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
-from .direct.comparing import ComparePlan, Comparison, Finding
 from .direct.feed import CannotFollow
 from .direct.nurseries import open_nursery
 from .direct.replicate import Mode, Plan, Refused, Replication, State
@@ -37,8 +28,6 @@ from .errors import BackfillError, ConnectError, ConnectionLost
 from .url import Url, UrlError
 
 PROGRESS_S = 0.25
-
-out = Console(highlight=False)
 
 
 def code_of(problem: BackfillError) -> int:
@@ -215,125 +204,7 @@ def _tell_replication(replication: Replication, as_json: bool) -> None:
     lines += [f"failed: {text}" for text in status["failures"]]
     lines += [f"not all of it: {text}" for text in status["losses"]]
     for line in lines:
-        out.print(line, markup=False, soft_wrap=True)
-
-
-# -- compare -----------------------------------------------------------------------------------------------------------
-
-
-class SampleType(click.ParamType[tuple[float, int]]):
-    """N keys, or P% of them."""
-
-    name = "N|P%"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[float, int]:
-        if isinstance(value, tuple):
-            return value
-        found = re.fullmatch(r"(\d+)|(\d+(?:\.\d+)?)%", str(value).strip())
-        if found is None or (found[2] and not 0 < float(found[2]) <= 100) or found[1] == "0":
-            self.fail(f"{value!r} is not a number of keys, nor a percentage: write 10000 or 5%", param, ctx)
-        return (float(found[2]) / 100, 0) if found[2] else (1.0, int(found[1]))
-
-
-@click.command()
-@selecting
-@click.option("--tolerance", type=click.IntRange(min=0), default=1000, show_default=True, help="Between TTLs, in ms.")
-@click.option("--rounds", type=click.IntRange(min=1), default=3, show_default=True, help="Looks at a key that differs.")
-@click.option("--pause", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Between them, in seconds.")
-@click.option("--sample", type=SampleType(), help="Only so many keys, or this part of them, by chance.")
-@click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most.")
-@click.option("--fix", is_flag=True, help="Copy what differs to TARGET, delete what only TARGET has.")
-@click.option("--findings", type=click.Path(dir_okay=False, writable=True), help="All differences as JSON lines.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-def compare(
-    source: Url,
-    target: Url,
-    tolerance: int,
-    rounds: int,
-    pause: float,
-    sample: tuple[float, int] | None,
-    rate: float,
-    fix: bool,
-    findings: str | None,
-    as_json: bool,
-    **chosen: Any,
-) -> None:
-    """Compare SOURCE and TARGET key by key, both ways, without a proxy.
-
-    A key that differs is looked at again after a pause, as it may have changed between the two reads. The exit code is
-    0 when all is equal (with --fix: by now), 1 when not.
-    """
-    selection = selection_of(source, target, **chosen)
-    share, count = sample or (1.0, 0)
-    setproctitle(f"crossfade compare {source} {target}")
-    plan = ComparePlan(
-        source,
-        target,
-        selection,
-        tolerance_ms=tolerance,
-        rounds=rounds,
-        pause=pause,
-        sample=share,
-        sample_keys=count,
-        seed=secrets.randbits(32),
-        fix=fix,
-        keys_rate=rate,
-    )
-    with ExitStack() as stack:
-        tell = _findings_file(stack, findings)
-        comparison = Comparison(plan, tell)
-        problem = run(comparison.run, lambda: _compare_bar(comparison))
-    _tell_comparison(comparison, as_json)
-    if problem is not None:
-        fail(problem.text, code_of(problem))
-    report = comparison.report
-    sys.exit(0 if report.complete and report.different == report.fixed else EXIT_DIFFERENT)
-
-
-def _findings_file(stack: ExitStack, path: str | None) -> Callable[[Finding], None]:
-    if path is None:
-        return lambda finding: None
-    try:
-        file = stack.enter_context(Path(path).open("w"))  # noqa: SIM115 - the stack closes it
-    except OSError as error:
-        fail(f"cannot write the findings to {path}: {error.strerror}", EXIT_USAGE)
-    return lambda finding: print(json.dumps(finding_json(finding)), file=file, flush=True)
-
-
-def finding_json(finding: Finding) -> dict[str, Any]:
-    """A key that is no text is told in base64."""
-    document: dict[str, Any] = {"db": finding.db, "status": finding.status, "detail": finding.detail}
-    try:
-        document["key"] = finding.key.decode()
-    except UnicodeDecodeError:
-        document["key_base64"] = b64encode(finding.key).decode()
-    return document
-
-
-def _compare_bar(comparison: Comparison) -> dict[str, Any]:
-    report = comparison.report
-    told = f"{report.different:,} differ" if report.different else ""
-    return {"completed": report.checked, "total": max(report.total, report.checked) or None, "told": told}
-
-
-def _tell_comparison(comparison: Comparison, as_json: bool) -> None:
-    report = comparison.report
-    document = report.to_json()
-    if as_json:
-        click.echo(json.dumps({**document, "findings": [finding_json(finding) for finding in report.findings]}))
-        return
-    if not report.complete and not report.checked:
-        return  # the reason is all there is to say
-    lines = [f"{report.checked:,} keys compared, {report.equal:,} equal, {report.seconds:.1f} s"]
-    named = [f"{document[name]:,} {name}" for name in STATUSES if document[name]]
-    lines += [", ".join(named)] if named else []
-    lines += [f"{report.fixed:,} of them fixed"] if report.fixed else []
-    lines += [f"db {each.db} {each.status} {show(each.key)}: {each.detail}" for each in report.findings]
-    if report.different > len(report.findings):
-        lines.append(f"... and {report.different - len(report.findings):,} more (--findings FILE has all)")
-    lines += [] if report.complete else ["not complete"]
-    for line in lines:
-        out.print(line, markup=False, soft_wrap=True)
+        click.echo(line)
 
 
 # -- running -----------------------------------------------------------------------------------------------------------
@@ -364,15 +235,15 @@ async def _run(work: Callable[[], Awaitable[None]], bar: Callable[[], dict[str, 
 
 
 async def _show(bar: Callable[[], dict[str, Any]]) -> None:
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         return
+    from rich.console import Console  # only where it is seen: it takes a fifth of the time until a command begins
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
     columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[told]}"), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=None, told="")
         while True:
             progress.update(task, **bar())
             await trio.sleep(PROGRESS_S)
-
-
-COMMANDS = [replicate, compare]

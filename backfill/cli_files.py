@@ -302,6 +302,3 @@ def _progress(what: str, *, total: int | None = None, count: bool = False) -> It
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(what, total=total)
         yield lambda done, of: bar.update(task, completed=done, total=max(done, of) or None)
-
-
-COMMANDS = [export_command, import_command]

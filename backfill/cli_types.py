@@ -53,6 +53,15 @@ class SizeType(click.ParamType[float]):
         return float(found[1]) * self.UNITS[found[2]]
 
 
+class Failed(Exception):
+    """The command ends with this line and this exit code."""
+
+    def __init__(self, text: str, code: int) -> None:
+        super().__init__(text)
+        self.text = text
+        self.code = code
+
+
 def fail(text: str, code: int) -> NoReturn:
     """One line, and the end."""
     click.echo(f"crossfade: {text}", err=True)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, EXIT_USAGE
+from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, EXIT_USAGE, Failed
 from backfill.errors import BackfillError
 from backfill.url import Url
 from proxy import garbage
@@ -29,15 +29,6 @@ log = logging.getLogger("crossfade")
 
 DISK_ERRORS = frozenset([errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO])
 MANY_KEYS = 20_000  # marked: then a full garbage collection would be felt
-
-
-class Failed(Exception):
-    """The command ends with this line and this exit code."""
-
-    def __init__(self, text: str, code: int) -> None:
-        super().__init__(text)
-        self.text = text
-        self.code = code
 
 
 def identity(url: Url) -> str:

@@ -12,7 +12,7 @@ import trio
 from click.testing import CliRunner
 
 import crossfade
-from backfill import cli_copy
+from backfill import cli_compare, cli_copy
 from backfill.direct.checkpoint import Checkpoint, default_name, identity
 from backfill.direct.comparing import ComparePlan, Comparison, Report
 from backfill.direct.replicate import Mode, Plan, Replication
@@ -70,7 +70,8 @@ async def converged(run: Replication) -> None:
 
 def run_here(monkeypatch: pytest.MonkeyPatch, *args: str) -> Result:
     """A command of the CLI in this process, which is ten times as quick."""
-    monkeypatch.setattr(cli_copy, "setproctitle", lambda title: None)
+    for module in (cli_compare, cli_copy):
+        monkeypatch.setattr(module, "setproctitle", lambda title: None)
     outcome = CliRunner().invoke(crossfade.main, args)
     return Result(args, outcome.exit_code, outcome.stdout, outcome.stderr)
 
