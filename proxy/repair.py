@@ -10,9 +10,19 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from backfill.codec import Form, Unreadable, WrongType, losses, parse, read_commands, refused, write_commands
+from backfill.codec import (
+    Form,
+    Unreadable,
+    WrongType,
+    head_commands,
+    losses,
+    parse,
+    read_commands,
+    refused,
+    write_commands,
+)
 from backfill.values import State
 from proxy.bigkeys import BIG_BYTES, Copies, sizing
 from proxy.bigkeys.copying import Copy
@@ -26,6 +36,8 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
+TOGETHER = 32  # small keys read in one MULTI: a third of the work that they are one by one (measured)
+TOGETHER_BYTES = 64 * 1024  # of them: the server runs such a MULTI in about 0.1 ms
 READ_BYTES = 1024 * 1024  # asked for and not yet answered, about: what a client's command may have to wait behind
 SMALL_BYTES = BIG_BYTES // 4  # a key that had no more than this a moment ago is not asked for its size again
 SMALL_SECONDS = 10.0  # how long a moment is
@@ -37,6 +49,9 @@ MAX_BACKOFF_SECONDS = 5.0
 QUARANTINE_SECONDS = 10.0  # for a copy that costs the mirror connection
 MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
 DIRTY_BYTES = 128 * 1024 * 1024  # of marks: 440,000 keys of 30 bytes; beyond it the phase falls back to `filling`
+
+
+_Asked = tuple[Place, int, int]  # a key, the serial of its read, its bytes
 
 
 class Repair:
@@ -82,6 +97,8 @@ class Repair:
         self.sizes: dict[Place, int] = {}  # bytes of keys that are about to be marked, as far as somebody knows
         self._by_samples = False  # MEMORY USAGE is refused there
         self._reading_bytes = 0
+        self._together: list[_Asked] = []  # small keys of one db that are to be read in one go
+        self._together_bytes = 0
         self._big_since: dict[Place, float] = {}  # when the copy in pages began
         self._small: dict[Place, int] = {}
         self._small_before: dict[Place, int] = {}
@@ -167,6 +184,7 @@ class Repair:
             if taken is None:
                 break
             self._begin(*taken)
+        self._read_together()
         if big:
             big.pump()
 
@@ -180,8 +198,56 @@ class Repair:
         size = self._known_size(place)
         if size is None and self._roles.serving_facts.commands:  # else nothing is known of this server
             self._ask_size(place, serial)
+        elif size and size <= TOGETHER_BYTES and self._form is Form.DUMP and place not in self._forms:
+            self._add_to_group(place, serial, size)
         else:
             self._read(place, serial, size or 0)
+
+    def _add_to_group(self, place: Place, serial: int, size: int) -> None:
+        group = self._together
+        if group and (group[0][0][0] != place[0] or self._together_bytes + size > TOGETHER_BYTES):
+            self._read_together()
+        self._reading_bytes += size
+        self._together_bytes += size
+        self._together.append((place, serial, size))
+        if len(self._together) == TOGETHER:
+            self._read_together()
+
+    def _read_together(self) -> None:
+        """One MULTI for the keys that wait for that: all of them at one point of the order."""
+        if not self._together:
+            return
+        group, size = self._together, self._together_bytes
+        self._together, self._together_bytes = [], 0
+        keys = [place[1] for place, _, _ in group]
+        heads = [head_commands(key, self._roles.serving_facts.commands) for key in keys]
+        absolute = len(heads[0][0]) > 1  # PEXPIRETIME, and the clock behind it
+        clock, deadlines = (1, 0) if absolute else (0, 1)
+        # All deadlines before all payloads: on 6.2 PTTL counts from the moment it runs, and DUMP may take its time.
+        commands = [heads[0][clock], *(head[deadlines] for head in heads), *([b"DUMP", key] for key in keys)]
+
+        def on_reply(frame: bytes | None) -> None:
+            self._reading_bytes -= size
+            self._on_read_together(group, frame, absolute)
+
+        self._lane.call(group[0][0][0], commands, on_reply)
+
+    def _on_read_together(self, group: list[_Asked], frame: bytes | None, absolute: bool) -> None:
+        """Each key's own three replies, as if it had been read alone."""
+        count = len(group)
+        replies = decode(frame) if frame is not None else None
+        for index, (place, serial, size) in enumerate(group, 1):
+            if not self.keys.reading(place, serial):
+                continue
+            if frame is None:
+                self.keys.failed(place, "connection to the serving side lost")
+            elif not isinstance(replies, list) or len(replies) != 2 * count + 1:  # refused: whose fault was it?
+                self._read(place, serial, size)
+            else:
+                head = replies[index], replies[0]
+                payload = replies[index + count]
+                self.largest_read = max(self.largest_read, len(payload) if isinstance(payload, bytes) else 0)
+                self._on_replies(place, Form.DUMP, None, [*(head if absolute else head[::-1]), payload])
 
     def _known_size(self, place: Place) -> int | None:
         size = self.sizes.pop(place, None)
@@ -247,10 +313,13 @@ class Repair:
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
             return
+        self._on_replies(place, form, believed, [decode(element) for element in elements(frame)])
+
+    def _on_replies(self, place: Place, form: Form, believed: WrongType | None, replies: list[Any]) -> None:
         try:
-            state = parse(place[1], form, [decode(element) for element in elements(frame)], believed)
+            state = parse(place[1], form, replies, believed)
         except (IndexError, KeyError, TypeError, ValueError):  # not what a server answers; a relay might
-            self._failed(place, f"read with an unexpected answer: {frame[:60]!r}")
+            self._failed(place, f"read with an unexpected answer: {replies!r:.60}")
             return
         match state:
             case WrongType():  # also the first read of every key in form STRUCT, which learns its type

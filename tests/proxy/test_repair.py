@@ -131,6 +131,129 @@ def test_half_a_rebuild_is_no_copy(stage: Stage) -> None:
     assert stage.dirty
 
 
+# -- small keys together -----------------------------------------------------------------------------------------------
+
+A, B, C = ((0, name) for name in (b"a", b"b", b"c"))
+CLOCK_ARRAY = array(*map(bulk, CLOCK))
+
+
+def start_together(stage: Stage, *places: tuple[int, bytes], size: int = 50) -> list[str]:
+    """As a backfill does: their sizes are known."""
+    for place in places:
+        stage.hub.repair.expect(place, size)
+        stage.hub.repair.mark_unordered(place, "backfill", lag=True)
+    stage.hub.flush()
+    return stage.lane.got()
+
+
+def test_small_keys_are_read_together(stage: Stage) -> None:
+    sent = start_together(stage, A, B, C)
+    assert sent == ["MULTI", "TIME", "PTTL a", "PTTL b", "PTTL c", "DUMP a", "DUMP b", "DUMP c", "EXEC"]
+    left = number(-1), number(5000), number(-2)
+    stage.lane.answers(OK, *[QUEUED] * 7, array(CLOCK_ARRAY, *left, bulk("one"), bulk("two"), NIL))
+    assert stage.mirror.got() == ["RESTORE a 0 one REPLACE", "RESTORE b 1700000005000 two REPLACE ABSTTL", "DEL c"]
+    stage.mirror.answers(OK, OK, number(0))
+    assert not stage.hub.repair.keys
+
+
+def test_with_deadlines_that_are_told_as_such(stage: Stage) -> None:
+    stage.roles.serving_facts.commands = frozenset([b"PEXPIRETIME"])
+    sent = start_together(stage, A, B)
+    assert sent == ["MULTI", "TIME", "PEXPIRETIME a", "PEXPIRETIME b", "DUMP a", "DUMP b", "EXEC"]
+    stage.lane.answers(OK, *[QUEUED] * 5, array(CLOCK_ARRAY, number(-1), number(1800000000000), bulk("x"), bulk("y")))
+    assert stage.mirror.got() == ["RESTORE a 0 x REPLACE", "RESTORE b 1800000000000 y REPLACE ABSTTL"]
+
+
+def test_later_writes_follow_all_copies_of_a_group(stage: Stage) -> None:
+    start_together(stage, A, B)
+    client = stage.client()
+    client.says("APPEND b x")
+    stage.lane.answers(
+        OK, *[QUEUED] * 5, array(CLOCK_ARRAY, number(-1), number(-1), bulk("one"), bulk("two")), number(4)
+    )
+    assert [" ".join(words.split()[:2]) for words in stage.mirror.got()] == [
+        "RESTORE a",
+        "RESTORE b",
+        "PTTL b",
+        "APPEND b",
+    ]
+
+
+def test_a_key_of_a_group_that_is_damaged_meanwhile_is_read_again(stage: Stage) -> None:
+    start_together(stage, A, B)
+    stage.hub.repair.mark_unordered(B, "written on a connection of its own")
+    stage.lane.answers(OK, *[QUEUED] * 5, array(CLOCK_ARRAY, number(-1), number(-1), bulk("one"), bulk("two")))
+    stage.mirror.answers(OK, OK)
+    assert A not in stage.hub.repair.keys and B in stage.hub.repair.keys
+    assert "DUMP b" in stage.lane.got()
+
+
+def test_a_key_of_a_group_that_was_forgotten_meanwhile_is_not_copied(stage: Stage) -> None:
+    start_together(stage, A, B)
+    stage.hub.repair.forget()
+    stage.hub.repair.mark_unordered(B, "found again")
+    stage.lane.answers(OK, *[QUEUED] * 5, array(CLOCK_ARRAY, number(-1), number(-1), bulk("one"), bulk("two")))
+    assert stage.mirror.got() == []
+    assert B in stage.hub.repair.keys
+
+
+def test_groups_have_one_db(stage: Stage) -> None:
+    sent = start_together(stage, A, (1, b"a"), (1, b"b"), B)
+    assert [words for words in sent if words.startswith(("SELECT", "DUMP"))] == [
+        "DUMP a",
+        "SELECT 1",
+        "DUMP a",
+        "DUMP b",
+        "SELECT 0",
+        "DUMP b",
+    ]
+
+
+def test_groups_have_a_bound(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(repair_module, "TOGETHER", 2)
+    places = [(0, b"%d" % index) for index in range(5)]
+    sent = start_together(stage, *places)
+    assert [words for words in sent if words in ("MULTI", "EXEC")] == ["MULTI", "EXEC"] * 3
+    assert len([words for words in sent if words.startswith("DUMP")]) == 5
+
+
+def test_groups_have_a_bound_in_bytes(stage: Stage) -> None:
+    sent = start_together(stage, A, B, C, size=repair_module.TOGETHER_BYTES // 2)
+    assert sent.count("MULTI") == 2
+
+
+def test_in_a_refused_group_each_key_is_read_alone(stage: Stage) -> None:
+    start_together(stage, A, B)
+    stage.lane.answers(OK, *[QUEUED] * 5, b"-EXECABORT no\r\n")
+    assert stage.lane.got() == [
+        "MULTI",
+        "TIME",
+        "PTTL a",
+        "DUMP a",
+        "EXEC",
+        "MULTI",
+        "TIME",
+        "PTTL b",
+        "DUMP b",
+        "EXEC",
+    ]
+
+
+def test_a_key_that_may_not_be_read_costs_no_other_of_its_group(stage: Stage) -> None:
+    start_together(stage, A, B)
+    refusal = b"-NOPERM no\r\n"
+    stage.lane.answers(OK, *[QUEUED] * 5, array(CLOCK_ARRAY, refusal, number(-1), refusal, bulk("two")))
+    assert stage.mirror.got() == ["RESTORE b 0 two REPLACE"]
+    assert [place for place, _ in stage.hub.repair.keys.failing()] == [A]
+
+
+def test_a_group_that_is_lost_is_read_again(stage: Stage) -> None:
+    start_together(stage, A, B)
+    stage.lane.breaks()
+    assert stage.hub.repair.keys.under_way == 0 and stage.hub.repair._reading_bytes == 0
+    assert A in stage.hub.repair.keys and B in stage.hub.repair.keys
+
+
 @pytest.mark.parametrize("frame", [ERROR, b"-EXECABORT no\r\n", array(*HEAD, b"-NOPERM no\r\n")])
 def test_a_refused_read(stage: Stage, frame: bytes) -> None:
     start(stage)
