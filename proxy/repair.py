@@ -179,7 +179,7 @@ class Repair:
             return
         while keys.waiting and keys.under_way - len(big) < self.window and self._reading_bytes < READ_BYTES:
             if self._mirror.full:
-                return
+                break
             taken = keys.take()
             if taken is None:
                 break
@@ -313,9 +313,9 @@ class Repair:
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
             return
-        self._on_replies(place, form, believed, [decode(element) for element in elements(frame)])
+        self._on_replies(place, form, believed, decode(frame))
 
-    def _on_replies(self, place: Place, form: Form, believed: WrongType | None, replies: list[Any]) -> None:
+    def _on_replies(self, place: Place, form: Form, believed: WrongType | None, replies: Any) -> None:
         try:
             state = parse(place[1], form, replies, believed)
         except (IndexError, KeyError, TypeError, ValueError):  # not what a server answers; a relay might
