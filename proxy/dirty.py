@@ -162,6 +162,11 @@ class DirtyKeys:
             if mark.step is not Step.WAITING:
                 self._uncovered(mark, reason, lag)
 
+    def want(self, place: Place, reason: str) -> None:
+        """A copy of the key is wanted: any whose acknowledgement is still to come."""
+        if place not in self._marks:
+            self._add(place, Mark(reason, lag=True))
+
     def hold(self, place: Place, reason: str) -> None:
         """A write to the key is in flight on a pinned connection: dirty, but not to be read yet."""
         mark = self._marks.get(place)
@@ -363,6 +368,8 @@ class Unkept(DirtyKeys):
     def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None: ...
 
     def mark_unordered(self, place: Place, reason: str, *, lag: bool = False) -> None: ...
+
+    def want(self, place: Place, reason: str) -> None: ...
 
     def hold(self, place: Place, reason: str) -> None: ...
 

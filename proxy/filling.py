@@ -288,7 +288,7 @@ class Filling:
                 if pages.found(place):
                     progress.scanned += 1
                     hub.repair.expect(place, sizes[key])
-                    hub.repair.mark_unordered(place, "backfill", lag=True)
+                    hub.repair.want(place, "backfill")
             hub.flush()
             await trio.lowlevel.checkpoint()  # a page is 3 ms of work: clients are served in between
             if plan.rate:

@@ -142,6 +142,11 @@ class Repair:
         self.keys.mark_unordered(place, reason, lag=lag)
         self._bound()
 
+    def want(self, place: Place, reason: str) -> None:
+        """See `DirtyKeys.want`."""
+        self.keys.want(place, reason)
+        self._bound()
+
     def _bound(self) -> None:
         if self.keys.bytes > DIRTY_BYTES:
             dirty = len(self.keys)
@@ -362,6 +367,7 @@ class Repair:
         """The mirror answered a copy: with this error, or with none."""
         if error is None:
             self.copies += 1
+            self._big_since.pop(place, None)  # it is not big any more
             if self.keys.is_queued(place, seq):
                 self.copied(place)
             if self.keys.settled(place, seq):

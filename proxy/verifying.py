@@ -288,7 +288,7 @@ class _Pass:
             if not isinstance(found, Difference):
                 break
             if was_dirty:
-                if time.monotonic() > give_up:
+                if time.monotonic() > give_up and place not in self._proxy.hub.repair.copies_in_pages:
                     why = self._proxy.hub.repair.keys.reason(place)
                     found = replace(found, detail=f"{found.detail} (dirty all the time: {why})")
                     break

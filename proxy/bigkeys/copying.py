@@ -105,6 +105,10 @@ class Copies:
         """Keys that wait for their turn, or are being copied."""
         return len(self._running) + len(self._waiting)
 
+    def __contains__(self, place: Place) -> bool:
+        """Whether this key is one of them."""
+        return place in self._running or any(copy.place == place for copy in self._waiting)
+
     def places(self, limit: int) -> list[Place]:
         """Some of these keys."""
         return [copy.place for copy, _ in zip([*self._running.values(), *self._waiting], range(limit), strict=False)]

@@ -130,6 +130,14 @@ def test_a_copy_that_was_damaged_may_rest_which_is_no_failure() -> None:
         keys.retry(10.0)
 
 
+def test_a_copy_that_is_wanted_is_any_that_is_still_to_be_acknowledged() -> None:
+    keys = queued(DirtyKeys())
+    keys.want(K, "backfill")
+    assert keys.settled(K, 5)
+    keys.want(K, "backfill")
+    assert (take(keys), keys.dirty) == (K, 0)
+
+
 def test_lag_is_not_dirt_until_something_goes_wrong() -> None:
     keys = DirtyKeys()
     keys.mark(K, "a script", lag=True)
