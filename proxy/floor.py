@@ -1,10 +1,10 @@
 """Drives synchronous handlers from sockets: the fast floor's only contact with trio.
 
-Owns: which sockets are watched for what, and when a batch of events is followed by one `flush`. Knows nothing of
-Redis. Three drivers with the same methods: `EpollFloor` and `SelectorFloor` nest one selector in a single trio task (no
-task, lock or await per command), `TaskFloor` uses a trio task per socket, for platforms whose selector cannot itself be
-waited for. Handlers never block and never raise for what a peer did.
-"""
+Owns: which sockets are watched for what, when a batch of events is followed by one `flush`, and when `rest` is
+called: nothing is ready, or it is the others' turn. Knows nothing of Redis. Three drivers with the same methods:
+`EpollFloor` and `SelectorFloor` nest one selector in a single trio task (no task, lock or await per command),
+`TaskFloor` uses a trio task per socket, for platforms whose selector cannot itself be waited for. Handlers never
+block and never raise for what a peer did."""
 
 from __future__ import annotations
 
@@ -19,11 +19,18 @@ READ = selectors.EVENT_READ
 WRITE = selectors.EVENT_WRITE
 
 BATCHES_BEFORE_YIELD = 16  # event batches served before other trio tasks get a turn
+IN, OUT, RDHUP = 0x1, 0x4, 0x2000  # Linux' EPOLLIN, EPOLLOUT, EPOLLRDHUP: a look-up in the module is slow
+
+
+def nothing() -> None: ...
 
 
 class Handler(Protocol):
     """Something with a non-blocking socket. What one of them breaks must not stop the others: an exception that
-    escapes from it is a defect, is logged, and costs it its connection (`broke`)."""
+    escapes from it is a defect, is logged, and costs it its connection (`broke`).
+
+    One that has `drains` (true) promises to read all there is, or to call `Floor.watch` when it may have left some: a
+    read that gives less than it asked for has left nothing. It may then be told only once of what has come."""
 
     def fileno(self) -> int: ...
 
@@ -57,9 +64,10 @@ class Floor(Protocol):
 class SelectorFloor:
     """All sockets in one selector, waited for by one trio task."""
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(self, flush: Callable[[], None], rest: Callable[[], None] = nothing) -> None:
         self._selector = selectors.DefaultSelector()
         self._flush = flush
+        self._rest = rest
 
     def __repr__(self) -> str:
         return f"<SelectorFloor sockets={len(self._selector.get_map() or ())}>"
@@ -102,17 +110,25 @@ class SelectorFloor:
                         except Exception as error:
                             key.data.broke(error)
                     flush()
+                self._rest()
         finally:
             self._selector.close()
 
 
 class EpollFloor:
-    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, in Python."""
+    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, in Python.
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    A handler that says `drains` is told once of what has come (edge-triggered): otherwise the kernel looks at every
+    socket that was served once more at the next poll, only to find nothing. Measured (one run, interleaved): 1 to 4 %
+    of the CPU time of single commands.
+    """
+
+    def __init__(self, flush: Callable[[], None], rest: Callable[[], None] = nothing) -> None:
         self._poll = select.epoll()
         self._flush = flush
+        self._rest = rest
         self._handlers: dict[int, Handler] = {}
+        self._masks: dict[int, int] = {}  # what each was last watched for
 
     def __repr__(self) -> str:
         return f"<EpollFloor sockets={len(self._handlers)}>"
@@ -124,18 +140,20 @@ class EpollFloor:
         if self._poll.closed:
             return  # the loop has ended
         fileno = handler.fileno()
-        mask = (select.EPOLLIN if events & READ else 0) | (select.EPOLLOUT if events & WRITE else 0)
+        mask = (IN if events & READ else 0) | (OUT if events & WRITE else 0)
         known = self._handlers.get(fileno)
         if not mask:
             if known is not None:
                 del self._handlers[fileno]
                 self._poll.unregister(fileno)
             return
+        if getattr(handler, "drains", False):
+            mask |= select.EPOLLET | (RDHUP if events & READ else 0)
         if known is None:
             self._poll.register(fileno, mask)
         else:
-            self._poll.modify(fileno, mask)
-        self._handlers[fileno] = handler
+            self._poll.modify(fileno, mask)  # tells of what is there again, even what was told before
+        self._handlers[fileno], self._masks[fileno] = handler, mask
 
     def remove(self, handler: Handler) -> None:
         self.watch(handler, 0)
@@ -154,31 +172,44 @@ class EpollFloor:
                         if handler is None:
                             continue  # closed by one before it in this batch
                         try:
-                            if events != select.EPOLLOUT:
+                            if events == IN:
                                 handler.on_readable()
-                            if events & select.EPOLLOUT:
-                                handler.on_writable()
+                            else:
+                                self._serve(handler, fileno, events)
                         except Exception as error:
                             handler.broke(error)
                     flush()
+                self._rest()
         finally:
             self._poll.close()
 
+    def _serve(self, handler: Handler, fileno: int, events: int) -> None:
+        """Anything but plain bytes to read."""
+        if events != OUT:
+            handler.on_readable()
+        if events & OUT:
+            handler.on_writable()
+        if events & RDHUP and self._handlers.get(fileno) is handler:
+            # The end came with the last bytes, and only these may have been read: it is told of again.
+            self._poll.modify(fileno, self._masks[fileno])
 
-def platform_floor(flush: Callable[[], None]) -> Floor:
-    """The fastest driver that this platform has."""
+
+def platform_floor(flush: Callable[[], None], rest: Callable[[], None] = nothing) -> Floor:
+    """The fastest driver that this platform has. `flush` is called after each batch of events, `rest` before waiting
+    (and before other trio tasks get a turn)."""
     if hasattr(select, "epoll"):
-        return EpollFloor(flush)
+        return EpollFloor(flush, rest)
     if hasattr(selectors.DefaultSelector, "fileno"):
-        return SelectorFloor(flush)
-    return TaskFloor(flush)
+        return SelectorFloor(flush, rest)
+    return TaskFloor(flush, rest)
 
 
 class TaskFloor:
     """One trio task per socket and direction; slower, but needs nothing but trio's own waiting."""
 
-    def __init__(self, flush: Callable[[], None]) -> None:
+    def __init__(self, flush: Callable[[], None], rest: Callable[[], None] = nothing) -> None:
         self._flush = flush
+        self._rest = rest
         self._events: dict[int, tuple[Handler, int]] = {}
         self._scopes: dict[tuple[int, int], trio.CancelScope] = {}
         self._nursery: trio.Nursery | None = None
@@ -226,6 +257,7 @@ class TaskFloor:
                 except Exception as error:
                     handler.broke(error)
                 self._flush()
+                self._rest()
 
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:

@@ -10,6 +10,7 @@ import logging
 from typing import Any, Protocol
 
 from backfill.dial import Wire
+from backfill.wire import READ_BYTES
 from proxy.floor import READ, WRITE, Floor
 from resp.errors import ProtocolError
 from resp.frames import FrameScanner
@@ -61,6 +62,11 @@ class Link:
     def __repr__(self) -> str:
         return f"<Link id={self.wire.client_id} db={self.db} resp={self.resp} pending_out={self.wire.pending_out}>"
 
+    @property
+    def drains(self) -> bool:
+        """See `Handler`. What is decrypted tells nothing of what is left to read."""
+        return self.wire.tls is None
+
     def fileno(self) -> int:
         return self.wire.fileno()
 
@@ -69,6 +75,8 @@ class Link:
             data = self.wire.recv_nowait()
             if data:
                 self.owner.on_frames(self._scanner.feed(data))
+                if len(data) == READ_BYTES:
+                    self._look_again()
                 return
             reason = "closed by the server"
         except BlockingIOError:
@@ -78,6 +86,11 @@ class Link:
         except ProtocolError as error:
             reason = f"not RESP: {error.text}"
         self.lose(reason)
+
+    def _look_again(self) -> None:
+        """As much was read as is asked for at once: there may be more, which it will not be told of again."""
+        if self.wire.fileno() >= 0:
+            self._floor.watch(self, READ | WRITE if self._watching_writes else READ)
 
     def on_writable(self) -> None:
         try:

@@ -64,6 +64,7 @@ class Session:
     """A client."""
 
     is_client = True
+    drains = True  # see `Handler`
 
     __slots__ = (
         "_deaf",
@@ -190,6 +191,8 @@ class Session:
             self.hub.router.dispatch(self, commands)
         if not self.backlog:
             self._held = 0
+        if len(data) == READ_BYTES and self._events and self.mode is not CLOSED:
+            self.hub.floor.watch(self, self._events)  # there may be more, which it is not told of again
 
     def _hung_up(self) -> None:
         """The client says no more. What it still has to hear it gets, unless it waits for something that may never

@@ -79,6 +79,7 @@ class TrunkSession(Session):
     __slots__ = ("_raw", "_refuse_db")
 
     is_client = False
+    drains = False
 
     def __init__(
         self, hub: Hub, sock: socket.socket, number: int, db: int, name: str, refuse_db: Callable[[int], None]

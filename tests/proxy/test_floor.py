@@ -10,7 +10,14 @@ import pytest
 import trio
 import trio.testing
 
+import backfill.wire
+import proxy.session
+from backfill.wire import Wire
 from proxy.floor import READ, WRITE, EpollFloor, Floor, SelectorFloor, TaskFloor
+from proxy.link import Link
+from proxy.session import Session
+from resp.encode import encode
+from tests.proxy.stage import Stage
 
 Make = Callable[[Callable[[], None]], SelectorFloor | TaskFloor]
 both = pytest.mark.parametrize("make", [EpollFloor, SelectorFloor, TaskFloor])
@@ -227,3 +234,139 @@ async def test_removing_after_the_end_does_no_harm(make: Make) -> None:
         await floor.run()
     echo.close()
     echo.shut()
+
+
+class Drained(Echo):
+    """Reads no more than it has to, and asks to be told again when it may have left something."""
+
+    drains = True
+    portion = 1000
+
+    def on_readable(self) -> None:
+        data = b""
+        with suppress(BlockingIOError):
+            data = self.sock.recv(self.portion)
+            if not data:
+                self.close()
+                return
+        self.on_data(data)
+        if len(data) == self.portion:
+            self.floor.watch(self, READ)
+
+
+@both
+async def test_who_is_told_once_hears_everything(make: Make, nursery: trio.Nursery) -> None:
+    floor = make(lambda: None)
+    heard: list[bytes] = []
+    one = Drained(floor)
+    one.on_data = heard.append
+    nursery.start_soon(floor.run)
+    for size in (10, 1000, 2000, 5001):
+        heard.clear()
+        one.peer.send(b"x" * size)
+        await idle()
+        assert len(b"".join(heard)) == size
+    floor.watch(one, 0)
+    heard.clear()
+    one.peer.send(b"later")
+    await idle()
+    assert not heard
+    floor.watch(one, READ)
+    await idle()
+    assert heard == [b"later"]
+    floor.remove(one)
+    one.shut()
+
+
+@both
+async def test_who_is_told_once_hears_the_end_behind_the_last_bytes(make: Make, nursery: trio.Nursery) -> None:
+    floor = make(lambda: None)
+    heard: list[bytes] = []
+    one = Drained(floor)
+    one.on_data = heard.append
+    one.peer.send(b"last words")
+    one.peer.shutdown(socket.SHUT_WR)
+    nursery.start_soon(floor.run)
+    await idle()
+    assert heard == [b"last words"]
+    assert one.fileno() < 0
+    one.peer.close()
+
+
+@both
+async def test_it_says_when_it_rests(make: Make, nursery: trio.Nursery) -> None:
+    """After the last flush, so that what a flush puts off is done."""
+    done: list[str] = []
+    floor = make(lambda: done.append("flush"), lambda: done.append("rest"))  # type: ignore[call-arg]
+    echo = Echo(floor)
+    nursery.start_soon(floor.run)
+    echo.peer.send(b"hello")
+    await idle()
+    assert done[-2:] == ["flush", "rest"]
+    floor.remove(echo)
+    echo.shut()
+
+
+# -- the proxy's own handlers, which are told once ---------------------------------------------------------------
+
+
+class Frames:
+    """Gets a link's frames."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+
+    def on_frames(self, frames: list[bytes]) -> None:
+        self.frames += frames
+
+    def on_lost(self, link: Link, reason: str) -> None:
+        self.frames.append(reason.encode())
+
+    def on_full(self, full: bool) -> None: ...
+
+
+async def send_all(peer: socket.socket, data: bytes) -> None:
+    peer.setblocking(False)
+    with trio.fail_after(5):
+        while data:
+            await trio.lowlevel.wait_writable(peer)
+            data = data[peer.send(data) :]
+
+
+@pytest.mark.parametrize("last", [0, 1])
+async def test_a_link_hears_everything(last: int, nursery: trio.Nursery) -> None:
+    """More than it reads at once, or exactly as much, and the end behind it."""
+    floor, owner = EpollFloor(lambda: None), Frames()
+    ours, theirs = socket.socketpair()
+    link = Link(Wire(ours), floor, owner)
+    nursery.start_soon(floor.run)
+    for reads in (1, 5):
+        owner.frames.clear()
+        value = b"x" * (reads * backfill.wire.READ_BYTES - len(b"$655360\r\n\r\n") + last)
+        frame = b"$%06d\r\n%b\r\n" % (len(value), value)
+        await send_all(theirs, frame * 2)
+        await idle()
+        assert list(map(len, owner.frames)) == [len(frame)] * 2
+    theirs.send(b"+last\r\n")
+    theirs.close()
+    await idle()
+    assert owner.frames[2:] == [b"+last\r\n", b"closed by the server"]
+    assert link.fileno() < 0
+
+
+@pytest.mark.parametrize("size", [1, proxy.session.READ_BYTES, 5 * proxy.session.READ_BYTES])
+async def test_a_session_hears_everything(size: int, stage: Stage, nursery: trio.Nursery) -> None:
+    stage.hub.floor = floor = EpollFloor(stage.hub.serve, stage.hub.mirror.flush)
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    session = Session(stage.hub, ours, "10.0.0.1:1", 1, authenticated=True, db=0)
+    stage.hub.joined(session)
+    nursery.start_soon(floor.run)
+    value = b"x" * max(1, size - len(encode([b"SET", b"k", b"x" * size])) + size)
+    await send_all(theirs, encode([b"SET", b"k", value]))
+    await send_all(theirs, encode([b"GET", b"k"]))
+    await idle()
+    assert stage.lane.got() == [f"SET k {value.decode()}", "GET k"]
+    theirs.close()
+    await idle()
+    session.close()
