@@ -5,8 +5,8 @@ just the length of what follows it, joining the pieces is the canonical encoding
 is what the chunk is. So such a chunk can be sent on as it came. Whatever does not fit (an argument with a CRLF in it,
 another shape, an incomplete command, anything malformed) is None, and is for commands.py to read by all the rules.
 
-Measured (timeit, CPython 3.11, µs per command): one GET 0.55 and a pipeline of 16 0.35, where reading and encoding it
-again take 0.97 and 0.80; SET with 64 bytes: 0.63 and 0.53 for 1.0 and 0.80.
+Measured (timeit, CPython 3.11, µs per command): one GET 0.55 and a pipeline of 16 0.27, where reading and encoding it
+again take 0.97 and 0.80; SET with 64 bytes: 0.63 and 0.38 for 1.0 and 0.80.
 """
 
 from __future__ import annotations
@@ -22,8 +22,19 @@ _ONE = {2 * count + 2: b"*%d" % count for count in range(1, 20)}  # pieces of a 
 
 
 def read_one(pieces: list[bytes]) -> list[bytes] | None:
-    """The arguments, when the pieces (a chunk split at CRLF) are exactly one command."""
+    """The arguments, when the pieces (a chunk split at CRLF) are exactly one command. Two and three arguments, nearly
+    all there is, are spelled out: 0.17 and 0.20 µs instead of 0.25 and 0.29."""
     try:
+        if len(pieces) == 6:
+            count, size1, arg1, size2, arg2, end = pieces
+            if count != b"*2" or size1 != _HEADERS[len(arg1)] or size2 != _HEADERS[len(arg2)] or end:
+                return None
+            return [arg1, arg2]
+        if len(pieces) == 8:
+            count, size1, arg1, size2, arg2, size3, arg3, end = pieces
+            if count != b"*3" or size1 != _HEADERS[len(arg1)] or size2 != _HEADERS[len(arg2)]:
+                return None
+            return None if size3 != _HEADERS[len(arg3)] or end else [arg1, arg2, arg3]
         if pieces[0] != _ONE[len(pieces)] or pieces[-1]:
             return None
         args = pieces[2::2]
@@ -44,13 +55,17 @@ def read_columns(pieces: list[bytes]) -> list[list[bytes]] | None:
         return None
     stride = 1 + 2 * _COUNTS[count]
     commands, rest = divmod(len(pieces) - 1, stride)
-    if rest or pieces[0:-1:stride] != [count] * commands:
+    if rest or pieces[0:-1:stride].count(count) != commands:
         return None
     columns = []
     try:
         for index in range(2, stride, 2):
-            column = pieces[index::stride]
-            if pieces[index - 1 : -1 : stride] != list(map(_header, map(len, column))):
+            headers, column = pieces[index - 1 : -1 : stride], pieces[index::stride]
+            sizes = list(map(len, column))
+            if sizes.count(sizes[0]) == commands:  # names and keys mostly are of one length: half the time for a column
+                if headers.count(_HEADERS[sizes[0]]) != commands:
+                    return None
+            elif headers != list(map(_header, sizes)):
                 return None
             columns.append(column)
     except IndexError:

@@ -249,6 +249,8 @@ def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
         def note(self, db: int, keys: list[bytes]) -> None:
             noted.extend((db, key) for key in keys)
 
+        note_many = note
+
         def note_one(self, db: int, key: bytes) -> None:
             noted.append((db, key))
 

@@ -115,6 +115,15 @@ def test_what_was_committed_is_unsettled_after_a_crash(journal: Journal, directo
     assert unsettled(directory) == AWKWARD
 
 
+def test_keys_noted_together(journal: Journal, directory: Path) -> None:
+    """Of one length or not."""
+    together = [(0, [b"a", b"b", b"a"]), (7, [b"", b""]), (1, [b"long", b"longer"]), (2, [b"alone"])]
+    for db, keys in together:
+        journal.note_many(db, keys)
+    journal.commit()
+    assert unsettled(directory) == {(db, key) for db, keys in together for key in keys}
+
+
 def test_nothing_is_written_before_the_commit(journal: Journal, directory: Path) -> None:
     journal.note(0, [b"a"])
     assert unsettled(directory) == set()

@@ -3,6 +3,7 @@ from __future__ import annotations
 import math
 import time
 from typing import Any
+from unittest.mock import ANY
 
 import hiredis
 import pytest
@@ -116,6 +117,29 @@ def test_what_is_not_resp(name: str) -> None:
 def test_any_chunking_gives_the_same_frames(frames: list[bytes], places: list[int]) -> None:
     found, scanner = feed(cut(b"".join(frames), places))
     assert (found, scanner.buffered) == (frames, 0)
+
+
+@pytest.mark.parametrize("size", [0, 1, 9, 10, 64, 99, 100])
+@pytest.mark.parametrize("odd", [b"$-1\r\n", b"+OK\r\n", b":7\r\n", b"$2\r\n$2\r\n", b"*2\r\n$1\r\na\r\n:1\r\n"])
+def test_values_of_one_length(size: int, odd: bytes) -> None:
+    """Read together; what looks like a header inside a value, or comes between them, makes no difference."""
+    header = b"$%d\r\n" % size
+    values = [header + (header * 50)[number : number + size] + b"\r\n" for number in range(30)]
+    for place in (1, 2, 9, 29, 30):
+        frames = [*values[:place], odd, *values[place:]]
+        data = b"".join(frames)
+        assert feed([data]) == (frames, ANY)
+        for end in (len(data) - 1, len(data) - len(values[0]) - 1, len(data) // 2):
+            found, scanner = feed([data[:end], data[end:]])
+            assert (found, scanner.buffered) == (frames, 0)
+
+
+@pytest.mark.parametrize("last", [65, 46, 640, 6400])
+def test_values_of_one_length_but_the_last(last: int) -> None:
+    """Its header differs in the last place only, or is longer, and what it holds looks like headers."""
+    value = (b"y" * 65 + (b"$64\r" + b"y" * 67) * 100)[:last]
+    frames = [*[b"$64\r\n%b\r\n" % (b"x" * 64)] * 20, b"$%d\r\n%b\r\n" % (last, value)]
+    assert feed([b"".join(frames)]) == (frames, ANY)
 
 
 def test_time_grows_with_the_bytes_only() -> None:

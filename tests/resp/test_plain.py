@@ -60,3 +60,15 @@ def test_sizes(size: int) -> None:
     data = encode([b"SET", b"k", b"x" * size])
     assert (read_one(data.split(CRLF)) is not None) == (size < 10_000)
     assert (read_columns((data * 2).split(CRLF)) is not None) == (size < 10_000)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 5])
+@pytest.mark.parametrize("argc", [1, 2, 3, 4])
+def test_every_header_counts(count: int, argc: int) -> None:
+    """One wrong byte in any header of commands whose arguments are all of one length."""
+    data = encode([b"abc"] * argc) * count
+    assert read_columns(data.split(CRLF)) == [[b"abc"] * count] * argc
+    for place in [place for place in range(len(data)) if data[place : place + 2] in (b"*%d" % argc, b"$3")]:
+        for wrong in (b"$4", b"*9", b"$2"):
+            pieces = (data[:place] + wrong + data[place + 2 :]).split(CRLF)
+            assert read_columns(pieces) is None and read_one(pieces) is None
