@@ -203,7 +203,7 @@ class Hub:
         """The same for writes that have just these keys."""
         self.watch.written.update(keys)
         if self.journal is not None:
-            self.journal.note(db, keys)
+            self.journal.note_many(db, keys)
 
     @property
     def noting(self) -> bool:
@@ -234,20 +234,28 @@ class Hub:
     # -- flush ---------------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Send everything that has gathered since the last flush; the journal first (invariant 3)."""
+        """Send everything that has gathered since the last flush."""
+        self.serve()
+        self.mirror.flush()
+
+    def serve(self) -> None:
+        """As `flush`, but what the mirror side gets may wait until the floor has nothing to serve, or gives way to
+        others (which is soon): then it gets more at once, and clients their answers sooner. The journal comes first
+        (invariant 3)."""
         journal = self.journal
         while True:
             self.repair.pump()
             if journal is not None:
                 journal.commit()
             self.lane.flush()
-            self.mirror.flush()
             self.pins.flush()
             touched = self.touched
             if not touched:
                 break
             self.touched = []
             settle(touched)
+        if self.mirror.pressing or self._conditions:
+            self.mirror.flush()
         if self._conditions:
             self._check()
 

@@ -33,6 +33,8 @@ Mark = Callable[[int, bytes, str, int | None], None]  # (db, key, reason, seq)
 
 QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond it effects become dirty keys
 
+MANY = 64  # commands, or pipelines, that have gathered
+
 MISUNDERSTOOD = ("ERR unknown ", "ERR syntax error", "ERR wrong number of arguments", "nsupported ")
 MAX_MISUNDERSTOOD = 100  # different ones that are counted
 
@@ -76,6 +78,7 @@ class Mirror:
         self._db = 0
         self._pttls: list[tuple[bytes, int]] = []  # asked before the next effect: keys that will expire, or are missing
         self._last: tuple[int, Batch] | None = None  # the item of the batch that may grow
+        self._hurry = False  # what has gathered is waited for
         self._refused = b""  # the last error of a transaction's commands: EXEC's own says nothing
 
     def __repr__(self) -> str:
@@ -273,6 +276,7 @@ class Mirror:
             self._inflight.append((SKIP,))
         self._out.append(_EXEC)
         self._inflight.append((CALL, callback))
+        self._hurry = True
 
     def tell(self, args: Sequence[bytes]) -> None:
         """A command whose answer does not matter (SCRIPT LOAD, PUBLISH)."""
@@ -293,6 +297,7 @@ class Mirror:
             out.append(_EXEC)
         else:
             out.append(encode(commands[0]))
+        self._hurry = True
         size = sum(map(len, out[start:])) + OVERHEAD_BYTES
         self.queued_bytes += size
         return size
@@ -326,8 +331,15 @@ class Mirror:
             return f"the mirror side has no db {db}"
         return "mirror queue full"
 
+    @property
+    def pressing(self) -> bool:
+        """Much has gathered, or something that is waited for: it should be sent now. Clients' writes by themselves can
+        wait until there is nothing else to do: to send them together saves 5 % of the CPU time of single SETs."""
+        return self._hurry or len(self._out) >= MANY
+
     def flush(self) -> None:
         """Send what has gathered, at once."""
+        self._hurry = False
         out = self._out
         if out and self.link is not None:
             data = out[0] if len(out) == 1 else b"".join(out)

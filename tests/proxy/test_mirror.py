@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import pytest
+import trio
 
-from proxy.mirror import Mirror
+from backfill.codec import Form
+from proxy.effects.model import Effect
+from proxy.mirror import MANY, Mirror
+from resp.encode import encode
 from tests.proxy.stage import CLOCK, ERROR, NIL, OK, ONE, OOM, QUEUED, Stage, array, bulk, dumped, number
 
 FOREVER = number(-1)
@@ -220,3 +224,59 @@ def test_detached_and_attached(stage: Stage) -> None:
 def test_an_unexpected_reply_is_a_broken_connection(stage: Stage) -> None:
     stage.mirror.answers(b"-ERR max number of clients reached\r\n")
     assert stage.hub.mirror.link is None
+
+
+# -- what may wait -----------------------------------------------------------------------------------------------
+
+
+def writes(stage: Stage, count: int) -> None:
+    """So many, answered by the serving side; what that leads to is served, but the floor does not rest."""
+    client = stage.clients[0] if stage.clients else stage.client()
+    for index in range(count):
+        client.session.read(encode([b"SET", b"k%d" % index, b"v"]))
+    stage.hub.serve()
+    stage.lane.owner.on_frames([OK] * count)
+    stage.hub.serve()
+
+
+def test_clients_writes_wait_until_the_floor_rests(stage: Stage) -> None:
+    writes(stage, 3)
+    assert stage.mirror.got() == []
+    assert stage.clients[0].session.owed == 0
+    stage.hub.mirror.flush()
+    assert stage.mirror.got() == ["SET k0 v", "SET k1 v", "SET k2 v"]
+
+
+def test_a_flush_by_anybody_sends_them(stage: Stage) -> None:
+    writes(stage, 1)
+    stage.hub.flush()
+    assert stage.mirror.got() == ["SET k0 v"]
+
+
+def test_they_do_not_wait_when_there_are_many(stage: Stage) -> None:
+    for _ in range(MANY // 16):
+        assert stage.mirror.got() == []
+        writes(stage, 16)
+    assert len(stage.mirror.got()) == MANY
+
+
+def test_they_do_not_wait_when_somebody_waits_for_them(stage: Stage) -> None:
+    stage.hub._conditions.append((lambda: stage.hub.mirror.settled == 1, trio.Event()))
+    writes(stage, 1)
+    assert stage.mirror.got() == ["SET k0 v"]
+
+
+@pytest.mark.parametrize("what", ["call", "copy", "effect"])
+def test_what_is_waited_for_takes_them_along(stage: Stage, what: str) -> None:
+    mirror = stage.hub.mirror
+    writes(stage, 1)
+    if what == "call":
+        mirror.call(0, [[b"TTL", b"k"]], lambda frame: None)
+    elif what == "copy":
+        mirror.copy((0, b"k"), [[b"DEL", b"k"]], Form.DUMP)
+    else:
+        mirror.effect(0, Effect(commands=((b"DEL", b"k"),), expected=(ONE,), keys=(b"k",)), 0.0)
+    stage.hub.serve()
+    assert stage.mirror.got()[0] == "SET k0 v"
+    writes(stage, 1)
+    assert stage.mirror.got() == [], "the hurry is over"
