@@ -1,8 +1,8 @@
-"""`python -m bench.costs`: what the journal costs, and what clients notice of a target that hangs or is gone.
+"""`python -m bench.costs`: what the journal costs, a target that hangs or is gone, and thousands of idle clients.
 
 The same proxy again and again, each with servers of its own, in one interleaved run: with each fsync policy and
-without a journal; with its target healthy, stopped (SIGSTOP) and killed. Everything is a ratio to the
-first, neighbours in time.
+without a journal; with its target healthy, stopped (SIGSTOP) and killed; with 9,800 more clients that do nothing.
+Everything is a ratio to the first, neighbours in time.
 """
 
 import subprocess
@@ -28,14 +28,20 @@ from bench.runner import SOURCE, TARGET
 
 CASES = [Case(WORKLOADS["SET"], pipeline=1), Case(WORKLOADS["SET"], pipeline=16), Case(WORKLOADS["GET"], pipeline=1)]
 PREFIX = "v"
-HUNG, KILLED = "hung", "killed"
+HUNG, KILLED, IDLE = "hung", "killed", "idle"
+IDLE_CLIENTS = 9_800  # as many as 20,000 descriptors allow
 QUEUED, PORTION = 150_000, 10_000  # commands that fill the mirror queue; so many in one run
 RATE = 2_000  # commands per second of the open loop
-GROUPS = {"The journal": ("everysec", "never", "always", "none"), "The target": ("everysec", HUNG, KILLED)}
+GROUPS = {
+    "The journal": ("everysec", "never", "always", "none"),
+    "The target": ("everysec", HUNG, KILLED),
+    "Idle clients": ("everysec", IDLE),
+}
 NOTES = {
     "The journal": "`--journal-sync`; `everysec` is the default, `none` a proxy that is made to note nothing.",
     "The target": "`hung`: stopped with SIGSTOP, so that its connections stay and nothing is answered; `killed`: it "
     "refuses connections. Writes become dirty keys meanwhile; both are measured once the mirror queue is full.",
+    "Idle clients": f"`idle`: {IDLE_CLIENTS:,} more clients are connected, which have said PING once.",
 }
 
 
@@ -81,6 +87,15 @@ def spoil(variant: Variant, stack: ExitStack) -> None:
         stack.callback(variant.target.resume)
     elif variant.name == KILLED:
         variant.target.kill()
+    elif variant.name == IDLE:
+        command = [sys.executable, "-m", "bench.idlers", str(variant.running.port), str(IDLE_CLIENTS)]
+        idlers = stack.enter_context(
+            subprocess.Popen(command, cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        )
+        stack.callback(idlers.kill)
+        assert idlers.stdout is not None
+        if idlers.stdout.readline() != "ready\n":
+            raise click.ClickException(f"{IDLE_CLIENTS:,} clients cannot be connected")
     if variant.name in (HUNG, KILLED):
         for _ in range(QUEUED // PORTION):
             load.run(CASES[1], variant.running.port, PREFIX, PORTION)
@@ -93,6 +108,14 @@ def sample(variant: Variant, case: Case, commands: int) -> Sample:
     return Sample((cpu_seconds(variant.running.pid) - before) / commands * 1e6, found.rate, found.p99_ms)
 
 
+def memory(pid: int) -> float:
+    """Resident, in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) * 1024 / 1e6
+    return 0.0
+
+
 def turned(variants: list[Variant], number: int) -> list[Variant]:
     by = number % len(variants)
     return variants[by:] + variants[:by]
@@ -100,9 +123,10 @@ def turned(variants: list[Variant], number: int) -> list[Variant]:
 
 Measured = dict[tuple[str, str], list[Sample]]
 Late = dict[str, list[latency.Latency]]
+Memory = dict[str, float]  # MB, at the end
 
 
-def measure(rounds: int, seconds: float, say: Console) -> tuple[Measured, Late, dict[str, str]]:
+def measure(rounds: int, seconds: float, say: Console) -> tuple[Measured, Late, Memory, dict[str, str]]:
     names = list(dict.fromkeys(name for group in GROUPS.values() for name in group))
     found: Measured = {}
     late: Late = {}
@@ -124,8 +148,9 @@ def measure(rounds: int, seconds: float, say: Console) -> tuple[Measured, Late, 
         for number in range(rounds):
             for variant in turned(variants, number):
                 late.setdefault(variant.name, []).append(latency.run(variant.running.port, PREFIX, seconds, RATE))
+        resident = {variant.name: memory(variant.running.pid) for variant in variants}
         versions = machine.versions(variants[0].source, variants[0].target, [])
-    return found, late, versions
+    return found, late, resident, versions
 
 
 def ratio(mine: list[float], base: list[float]) -> Ratio:
@@ -138,12 +163,12 @@ def show(found: Ratio) -> str:
     return f"{found.median:.2f} ({found.low:.2f}..{found.high:.2f})"
 
 
-def tables(found: Measured, late: Late) -> list[Table]:
+def tables(found: Measured, late: Late, resident: Memory) -> list[Table]:
     """One for each group."""
-    return [_table(title, names, found, late) for title, names in GROUPS.items()]
+    return [_table(title, names, found, late, resident) for title, names in GROUPS.items()]
 
 
-def _table(title: str, names: tuple[str, ...], found: Measured, late: Late) -> Table:
+def _table(title: str, names: tuple[str, ...], found: Measured, late: Late, resident: Memory) -> Table:
     base, *others = names
     columns = ["", f"{base}, absolute", *(f"{name} ÷ {base}" for name in others)]
     rows = []
@@ -166,6 +191,7 @@ def _table(title: str, names: tuple[str, ...], found: Measured, late: Late) -> T
                 *(show(ratio(ms[name], ms[base])) for name in others),
             ]
         )
+    rows.append(["memory at the end", f"{resident[base]:.0f} MB", *(f"{resident[name]:.0f} MB" for name in others)])
     return Table(title, columns, rows, NOTES[title])
 
 
@@ -174,17 +200,17 @@ def _table(title: str, names: tuple[str, ...], found: Measured, late: Late) -> T
 @click.option("--seconds", type=click.FloatRange(0.1), default=1.0, show_default=True, help="One measurement.")
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=ROOT / "docs" / "costs.md")
 def main(rounds: int, seconds: float, out: Path) -> None:
-    """What the journal costs, and what a target that hangs costs the clients."""
+    """What the journal, a target that hangs and idle clients cost."""
     console = Console(width=None if sys.stdout.isatty() else 140)
     began = time.monotonic()
-    found, late, versions = measure(rounds, seconds, console)
-    shown = tables(found, late)
+    found, late, resident, versions = measure(rounds, seconds, console)
+    shown = tables(found, late, resident)
     for table in shown:
         console.print(table.rich())
     facts = "\n".join(f"| {name} | {value} |" for name, value in [*machine.describe().items(), *versions.items()])
     text = "\n\n".join(
         [
-            "# What the journal costs, and a target that hangs",
+            "# What the journal costs, a target that hangs, and idle clients",
             f"Written by `python -m bench.costs --rounds {rounds} --seconds {seconds:g}` "
             f"({time.monotonic() - began:.0f} s). All variants run in turns, each with servers of its own; a figure is "
             "the median of the rounds' ratios to the variant named first, in brackets their extremes. CPU is that of "
