@@ -65,14 +65,17 @@ class Express:
         return True
 
     def _take_run(self, session: Session, data: bytes, pieces: list[bytes]) -> bool:
+        hub = self._hub
+        by_name = hub.router.catalog.by_name
+        first = by_name.get(pieces[2]) if len(pieces) > 2 else None
+        if first is None or (first.route is WRITE and not first.one_key):
+            return False
         columns = read_columns(pieces)
         if columns is None:
             return False
         count = len(columns[0])
         if session.owed + count > session.window:
             return False
-        hub = self._hub
-        by_name = hub.router.catalog.by_name
         specs = [by_name.get(name) for name in set(columns[0])]
         if all(spec is not None and spec.route is READ for spec in specs):
             session.last_at = hub.clock()

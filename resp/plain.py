@@ -12,13 +12,14 @@ again take 0.97 and 0.80; SET with 64 bytes: 0.63 and 0.38 for 1.0 and 0.80.
 from __future__ import annotations
 
 CRLF = b"\r\n"
-MAX_BYTES = 16 * 1024  # of a chunk: beyond it the copies made by split cost more than they save
+MAX_BYTES = 32 * 1024  # of a chunk: beyond it split's copies cost more than they save (16 SETs of 4 KB: 1.3 of the CPU)
 MAX_ARG_BYTES = 10_000
+MAX_ARGS = 64  # MSET of 10 keys: 0.43 of the proxy's CPU time
 
 _HEADERS = tuple(b"$%d" % size for size in range(MAX_ARG_BYTES))
 _header = _HEADERS.__getitem__
-_COUNTS = {b"*%d" % count: count for count in range(1, 20)}
-_ONE = {2 * count + 2: b"*%d" % count for count in range(1, 20)}  # pieces of a single command: its count
+_COUNTS = {b"*%d" % count: count for count in range(1, MAX_ARGS + 1)}
+_ONE = {2 * count + 2: b"*%d" % count for count in range(1, MAX_ARGS + 1)}  # pieces of a single command: its count
 
 
 def read_one(pieces: list[bytes]) -> list[bytes] | None:
