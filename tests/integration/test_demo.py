@@ -17,6 +17,7 @@ import pytest
 from click.testing import CliRunner
 
 from backfill.url import parse_url
+from crossfade import main
 from proxy.demo import app, command
 from proxy.demo.compare import compare
 from tests.servers import Server
@@ -137,7 +138,7 @@ def test_something_is_missing(monkeypatch: pytest.MonkeyPatch, module: str, text
         monkeypatch.setattr(command, "available", list)
     else:
         monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
-    result = CliRunner().invoke(command.demo, [])
+    result = CliRunner().invoke(main, ["demo"])
     assert result.exit_code == 3
     assert text in result.output
     assert len(result.output.splitlines()) == 1
