@@ -177,7 +177,10 @@ class Reader:
                 for (field, (text, _)), ttl in zip(old.value.items(), ttls, strict=True)
                 if ttl != -2  # expired since
             }
-            result[i] = Reading(old.kind, old.read_ms, old.deadline_ms, fields)
+            if fields or not old.value:
+                result[i] = Reading(old.kind, old.read_ms, old.deadline_ms, fields)
+            else:  # all of it expired between the two round trips
+                result[i] = Reading("none", now, None, None)
         return result
 
     def _atomic(self, commands: Sequence[tuple[Any, ...]]) -> list[Any]:

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from typing import Any
 
 import pytest
 import redis
 
-from tests.equality import What, assert_equal_servers, compare_servers
+from tests.equality import (
+    Options,
+    Reader,
+    Reading,
+    What,
+    assert_equal_servers,
+    compare_readings,
+    compare_servers,
+)
 from tests.servers import Pool, Server
 
 OLDEST, NEWEST = "redis-6.2", "valkey-9.1"
@@ -211,3 +220,23 @@ def test_a_large_server_is_read_completely(start_server: Callable[..., Server], 
     run(other, "SETRANGE key:4321 1 X")
     (found,) = compare_servers(server_62, other)
     assert found.key == b"key:4321"
+
+
+@pytest.mark.parametrize("ttl", [300, 600_000])
+def test_a_hash_that_expires_while_it_is_read(server_62: Server, server_91: Server, ttl: int) -> None:
+    """Between its fields and their deadlines. On the other side it may still have been there, if only just."""
+    for server in (server_62, server_91):
+        server.call("HSET", "h", "one", "1", "two", "2")
+        server.call("PEXPIRE", "h", ttl)
+
+    class Late(Reader):
+        def _with_field_ttls(self, keys: Sequence[bytes], readings: list[Reading]) -> list[Reading]:
+            server_91.call("DEL", "h")
+            return super()._with_field_ttls(keys, readings)
+
+    with closing(server_62.client()) as a, closing(server_91.client()) as b:
+        for client in (a, b):
+            client.response_callbacks.clear()
+        (here,), (there,) = Reader(a).read([b"h"]), Late(b).read([b"h"])
+    found = compare_readings(here, there, Options())
+    assert found == (None if ttl == 300 else (What.MISSING, "a hash on a, nothing on b"))
