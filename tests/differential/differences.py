@@ -142,6 +142,7 @@ ALLOWED: tuple[Allowed, ...] = (
     Allowed("SAVE, BGSAVE, BGREWRITEAOF", both, "whether the last one is still going on"),
     Allowed("VINFO", masked(rb"\+(max-level|vset-uid)\r\n:\d+\r\n"), RANDOM),
     Allowed("MEMORY USAGE", same_kind, "depends on the allocator's size classes and the length of what came before"),
+    Allowed("DEBUG SDSLEN", masked(rb"(avail|alloc):\d+"), "what is spare in an allocation, as above"),
     Allowed("INFO, MEMORY STATS, MEMORY DOCTOR, MEMORY MALLOC-STATS, LATENCY, SLOWLOG, COMMANDLOG, LOLWUT, "
             "DEBUG HTSTATS-KEY, DEBUG HTSTATS, DEBUG OBJECT, DEBUG DIGEST, DEBUG STRUCTSIZE",
             same_kind, "a report about the server, which serves the proxy's own connections, too"),
