@@ -38,12 +38,13 @@ class Kind(Enum):
 
 
 class InLine(Protocol):
-    """What a line asks of a waiter. `attempt`: the one in flight. `due`: none was made yet. `order`: when the last was
-    put in the lane. `ending`: it ends with the attempt in flight, whatever that finds. `takes`: elements at once, at
-    most. `wants`: who wants the same may have each other's answers."""
+    """What a line asks of a waiter. `attempt`: the one in flight. `due`: none was made yet. `arrived`, `order`: when it
+    came, and when the last was put in the lane. `ending`: it ends with the attempt in flight, whatever that finds.
+    `takes`: elements at once, at most. `wants`: who wants the same may have each other's answers."""
 
     attempt: Attempt | None
     due: bool
+    arrived: int
     order: int
     takes: int
     lines: list[Line]
@@ -168,17 +169,18 @@ class Line:
             self.stuck = next(iter(in_the_way))
 
     def _must_wait(self, waiter: InLine) -> bool:
-        """Enough have been sent for now; or it waits for other keys, too, and would take what is others' there. (All
-        lines are in order of arrival, so nobody waits for each other.)"""
+        """Enough have been sent for now; or it waits for other keys, too, and would take what is theirs who came
+        before. (Not what is for those behind it: else two could wait for each other.)"""
         full = self._there == ANY_NUMBER and self._left <= 0
-        return full or any(line.stuck not in (None, waiter) for line in waiter.lines)
+        stuck = (line.stuck for line in waiter.lines)
+        return full or any(other is not None and other.arrived < waiter.arrived for other in stuck)
 
     def sent(self, waiter: InLine) -> bool:
         """The waiter's attempt, made because of this line, is put in the lane; whether it is sure to find something."""
         sure = self._sure and self._there > 0 and not waiter.due
         if self._there < ANY_NUMBER:
             self._there = max(0, self._there - waiter.takes)
-        self._left -= 1
+        self._left = max(0, self._left - 1)  # first attempts are made whatever is left: that is no debt
         return sure
 
     def found(self, attempt: Attempt, *, here: bool) -> None:
@@ -237,6 +239,7 @@ class Lines:
 
     def join(self, waiter: InLine, places: Iterable[Place], kind: Kind, group: bytes = b"") -> None:
         """At the end of the line for each of these keys. It is tried at once, unless what is there may be others'."""
+        waiter.arrived = self.tick()
         for place in dict.fromkeys(places):
             lines = self.by_place.setdefault(place, {})
             if (kind, group) not in lines:

@@ -94,6 +94,7 @@ class Waiter:
     deadline: float  # of the hub's clock; infinite without a timeout
     attempt: Attempt | None = None  # in flight
     due: bool = True  # none was made yet
+    arrived: int = 0  # by `Lines.tick`
     order: int = 0  # when the last one was put in the lane
     takes: int = 1  # elements at once, at most
     lines: list[Line] = field(default_factory=list)
