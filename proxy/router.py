@@ -14,7 +14,7 @@ from proxy.carried import TRACKING
 from proxy.info import section, wants_section, with_section
 from proxy.lane import Block
 from proxy.local import Local, answer, answers
-from proxy.session import BROKEN, Command, Mode, Session
+from proxy.session import LAST, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error
 from resp.frames import decode, elements, is_error
@@ -97,10 +97,8 @@ class Router:
     def _slowly(self, session: Session, args: Command, rest: list[Command]) -> int:
         """Everything that is not a plain read or write; how many commands of `rest` were taken along, -1: not even this
         one was taken."""
-        if args is BROKEN:
-            problem = session.parser.error
-            text = problem.text if problem is not None else "Protocol error"
-            session.when_idle(lambda: session.leave(error("ERR " + text)))
+        if args is LAST:
+            session.end()
             return 0
         if session.told(args):
             return 0
@@ -266,7 +264,7 @@ class Router:
             spec = self.catalog.lookup(args)
             if spec.name == b"EXEC" and len(args) == 1:
                 return Block(commands)
-            if not spec.in_multi or args is BROKEN:
+            if not spec.in_multi or args is LAST:
                 return None
             if spec.rule is not None and spec.rule.rewrite is not None:
                 args = spec.rule.rewrite(args)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from proxy.floor import READ, WRITE
 from resp.commands import CommandParser
+from resp.encode import error
 from resp.plain import MAX_BYTES
 
 if TYPE_CHECKING:
@@ -38,8 +39,9 @@ WEIGH_BYTES = 32 * 1024 * 1024  # read in full portions, or not taken, since cli
 
 Command = list[bytes]
 
-BROKEN: Command = [b"protocol error"]
-"""Stands (by identity) behind the last good command of a client whose bytes are not RESP: see `parser.error`."""
+LAST: Command = [b"end of input"]
+"""Stands (by identity) behind the last command of a client that says no more: it hung up, or what it says is not RESP
+(see `parser.error`)."""
 
 
 class Mode(Enum):
@@ -57,7 +59,7 @@ class Mode(Enum):
 
 READY, LEAVING, CLOSED = Mode.READY, Mode.LEAVING, Mode.CLOSED  # a look-up in the class is slow
 TAKING = frozenset({Mode.READY, Mode.PINNED})
-NEVER_SURE = frozenset({Mode.WAITING, Mode.HELD, Mode.OPENING})  # what is waited for may never come
+NEVER_SURE = frozenset({Mode.WAITING, Mode.HELD})  # what is waited for may never come
 
 
 class Session:
@@ -131,7 +133,7 @@ class Session:
         self._held = 0  # bytes read since the backlog was last empty
         self._in_multi = 0  # bytes read since a MULTI was opened: its commands are kept until EXEC
         self._events = READ
-        self._deaf = False  # the protocol is broken: nothing more is read
+        self._deaf = False  # it says no more: nothing is read
 
     def __repr__(self) -> str:
         return f"<Session {self.id} {self.address} {self.mode.value} db={self.db} resp={self.resp} owed={self.owed}>"
@@ -195,27 +197,27 @@ class Session:
             self.hub.floor.watch(self, self._events)  # there may be more, which it is not told of again
 
     def _hung_up(self) -> None:
-        """The client says no more. What it still has to hear it gets, unless it waits for something that may never
-        come."""
-        if (not self.owed and not self._unsent) or self.mode in NEVER_SURE or self.pin is not None:
+        """The client says no more. What it has said is executed, as a server would have it, and it hears the answers;
+        unless it waits for something that may never come."""
+        said = self.owed or self._unsent or self.backlog or self.mode is not READY
+        if not said or self.mode in NEVER_SURE or self.pin is not None:
             self.close()
         else:
             self._deaf = True
-            former, self.deferred = self.deferred, None
-            self.when_idle(lambda: self._leave_behind(former))
-            self._watch()
+            self.backlog.append(LAST)
+            self.resume()
 
-    def _leave_behind(self, former: Callable[[], None] | None) -> None:
-        if former is not None:
-            former()
-        if self.mode is not Mode.CLOSED:
-            self.when_idle(lambda: self.leave(b""))
+    def end(self) -> None:
+        """Everything it said has been taken: hang up when that is answered."""
+        problem = self.parser.error
+        farewell = b"" if problem is None else error("ERR " + problem.text)
+        self.when_idle(lambda: self.leave(farewell))
 
     def _parse(self, data: bytes) -> list[Command]:
         commands = self.parser.feed(data)
         if self.parser.error is not None and not self._deaf:
             self._deaf = True  # nothing behind the broken bytes can be understood
-            commands.append(BROKEN)
+            commands.append(LAST)
             self._watch()
         return commands
 
@@ -223,9 +225,9 @@ class Session:
         """AUTH or HELLO was answered: the parser has waited for that, as the limits for what follows depend on it."""
         self.backlog.extend(self._parse(b""))  # taken at the next flush, as there is an answer to send
 
-    def broke(self, error: Exception) -> None:
+    def broke(self, problem: Exception) -> None:
         """A defect of ours: this client is disconnected, the others stay."""
-        log.error("client %s is disconnected because of a defect: %r", self.address, error, exc_info=error)
+        log.error("client %s is disconnected because of a defect: %r", self.address, problem, exc_info=problem)
         self.close()
 
     def park(self, commands: list[Command]) -> None:
@@ -251,8 +253,8 @@ class Session:
         """As `resume`, in a place where a defect must not keep others from going on."""
         try:
             self.resume()
-        except Exception as error:
-            self.broke(error)
+        except Exception as problem:
+            self.broke(problem)
 
     def _next_commands(self) -> list[Command]:
         """A portion of the backlog that does not end inside a MULTI block."""

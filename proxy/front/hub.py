@@ -25,7 +25,7 @@ from proxy.front.trunk import FrontExpress, Trunk
 from proxy.lane import LaneLoss
 from proxy.link import Link
 from proxy.local import Local
-from proxy.session import BROKEN, Command, Mode, Session
+from proxy.session import LAST, Command, Mode, Session
 from resp.catalog import Catalog
 from resp.encode import encode, error
 
@@ -42,11 +42,7 @@ FULL = "the owner does not take what it is sent"
 class FrontClient(Session):
     """A guest of this front."""
 
-    __slots__ = ("ended",)
-
-    def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
-        self.ended = False  # it has hung up, and is owed something yet
+    __slots__ = ()
 
     def detach(self) -> tuple[socket.socket, bytes]:
         """Its socket, and what has not been sent on it. The session is over."""
@@ -56,14 +52,6 @@ class FrontClient(Session):
         self.out.clear()
         self.hub.left(self)
         return self.sock, unsent
-
-    def _leave_behind(self, former: Any) -> None:
-        if former is not None:
-            former()
-        if self.mode is Mode.OPENING:
-            self.ended = True  # it is owed the answers of the owner
-        elif self.mode is not Mode.CLOSED:
-            self.when_idle(lambda: self.leave(b""))
 
 
 class FrontHub:
@@ -239,8 +227,9 @@ class FrontHub:
     def _relay(self, client: FrontClient, args: Command) -> None:
         state = state_of(client)
         commands, problem = [args, *client.backlog], client.parser.error
-        if BROKEN in commands:
-            commands = commands[: commands.index(BROKEN)]
+        last = commands[-1] is LAST
+        if last:
+            commands.pop()
         payload = b"".join(map(encode, commands)) + (b"" if problem else client.parser.unread())
         ours, theirs = socket.socketpair()
         ours.setblocking(False)
@@ -252,10 +241,8 @@ class FrontHub:
         if unsent:
             relay.client.send(unsent)
         relay.owner.send(payload)
-        if problem is not None:
-            relay.hang_up(error("ERR " + problem.text))
-        elif client.ended:
-            relay.hang_up(b"")
+        if last:
+            relay.hang_up(b"" if problem is None else error("ERR " + problem.text))
 
     def _relay_closed(self, relay: Relay) -> None:
         self.relays.pop(relay, None)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from proxy.local import OK, Local, answer
 from proxy.router import NOAUTH, OPEN_TO_ALL
-from proxy.session import BROKEN, Command, Mode, Session
+from proxy.session import LAST, Command, Mode, Session
 from resp.catalog import Catalog, Route, Spec, blocks
 from resp.encode import encode, error
 from resp.numbers import integer
@@ -64,10 +64,8 @@ class FrontRouter:
 
     def _slowly(self, session: Session, args: Command, rest: list[Command]) -> int:
         """Everything that is not a plain read or write; how many commands of `rest` were taken along."""
-        if args is BROKEN:
-            problem = session.parser.error
-            text = problem.text if problem is not None else "Protocol error"
-            session.when_idle(lambda: session.leave(error("ERR " + text)))
+        if args is LAST:
+            session.end()
             return 0
         spec = self._catalog.lookup(args)
         if not session.authenticated and spec.name not in OPEN_TO_ALL:

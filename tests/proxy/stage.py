@@ -200,7 +200,7 @@ class Stage:
         self.hub.router = Router(self.hub, catalog, self.local)
         self.dialled: list[FakeLink] = []
         self.fences: list[tuple[Any, Callable[[], None]]] = []
-        self.hub.pins = Pins(self.hub, self._dial, _run_at_once, lambda *fence: self.fences.append(fence))
+        self.hub.pins = Pins(self.hub, self._dial, run_at_once, lambda *fence: self.fences.append(fence))
         self.fallbacks: list[str] = []
         self.hub.on_filling = self.fallbacks.append
         self.losses: list[Any] = []
@@ -281,7 +281,7 @@ class Stage:
             client.session.sock.close()
 
 
-def _run_at_once(function: Callable[..., Any], *args: Any) -> None:
+def run_at_once(function: Callable[..., Any], *args: Any) -> None:
     """nursery.start_soon for a function that has nothing to wait for."""
     try:
         function(*args).send(None)

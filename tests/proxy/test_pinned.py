@@ -17,10 +17,10 @@ from tests.proxy.stage import (
     Client,
     FakeLink,
     Stage,
-    _run_at_once,
     array,
     bulk,
     number,
+    run_at_once,
 )
 
 CONFIRMED = array(bulk("subscribe"), bulk("c"), number(1))
@@ -38,7 +38,7 @@ def move(stage: Stage, *answers: bytes) -> list[str]:
     pins = list(stage.hub.pins)
     before: list[Any] = [pin.link for pin in pins]
     for pin in pins:
-        _run_at_once(moving.dial_for, pin)
+        run_at_once(moving.dial_for, pin)
     moving.prepare()
     for pin, link in zip(pins, before, strict=True):
         if not pin.in_multi:
@@ -67,7 +67,7 @@ def prepared(stage: Stage) -> tuple[Moving, FakeLink]:
     """A flip under way, as far as the questions to the only pinned connection's heir; and that connection."""
     moving, old = Moving(stage.hub, stage._dial), stage.pin
     (pin,) = stage.hub.pins
-    _run_at_once(moving.dial_for, pin)
+    run_at_once(moving.dial_for, pin)
     moving.prepare()
     return moving, old
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -10,7 +11,7 @@ from hypothesis import strategies as st
 
 from proxy.session import HELD_BYTES, MAX_WINDOW, Mode
 from resp.encode import encode
-from tests.proxy.stage import NIL, OK, ONE, QUEUED, FakeLink, Stage, array, bulk, words
+from tests.proxy.stage import NIL, OK, ONE, QUEUED, FakeLink, Stage, array, bulk, run_at_once, words
 
 REPLIES = {"MULTI": OK, "TIME": array(bulk("1700000000"), bulk("0")), "PTTL": b":-1\r\n", "DUMP": NIL}
 
@@ -220,3 +221,46 @@ def test_the_end_of_input_behind_a_command_that_waits(stage: Stage) -> None:
     stage.serve()
     stage.lane.answers(NIL)
     assert client.hears() == NIL + ONE + b"<closed>"
+
+
+def test_the_end_of_input_behind_more_than_the_window(stage: Stage) -> None:
+    """`cat commands | nc`: what is parked is executed, too."""
+    client = stage.client()
+    client.says(*["GET a"] * (MAX_WINDOW + 1))
+    client.sock.shutdown(socket.SHUT_WR)
+    stage.serve()
+    assert client.session.backlog
+    heard = b""
+    while answer(stage.lane):
+        heard += client.hears()
+    assert heard == ONE * (MAX_WINDOW + 1) + b"<closed>"
+
+
+def test_the_end_of_input_while_commands_wait(stage: Stage) -> None:
+    """As during the pause of a flip."""
+    client = stage.client()
+    stage.hub.pause("a test")
+    client.says("SET a 1")
+    client.sock.shutdown(socket.SHUT_WR)
+    stage.serve()
+    assert not stage.lane.got()
+    stage.hub.resume("a test")
+    stage.lane.answers(OK)
+    assert client.hears() == OK + b"<closed>"
+    assert stage.mirror.got() == ["SET a 1"]
+
+
+def test_the_end_of_input_while_a_connection_is_opened(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A transaction needs one of its own."""
+    openings: list[tuple[Any, ...]] = []
+    monkeypatch.setattr(stage.hub.pins, "_start_soon", lambda *opening: openings.append(opening))
+    client = stage.client()
+    client.says("MULTI")
+    client.sock.shutdown(socket.SHUT_WR)
+    stage.serve()
+    assert client.session.mode is Mode.OPENING
+    ((function, *args),) = openings
+    run_at_once(function, *args)
+    stage.serve()
+    stage.pin.answers(OK)
+    assert client.hears() == OK + b"<closed>"
