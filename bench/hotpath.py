@@ -70,6 +70,8 @@ class Floor:
 
     def watch(self, handler: Any, events: int) -> None: ...
 
+    def later(self) -> None: ...
+
 
 @dataclass(frozen=True, slots=True)
 class Case:

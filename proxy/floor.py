@@ -56,6 +56,10 @@ class Floor(Protocol):
         """Forget the handler. Must be called before its socket is closed."""
         ...
 
+    def later(self) -> None:
+        """Something has been put off: call `rest` before long."""
+        ...
+
     async def run(self) -> None:
         """Serve events until cancelled."""
         ...
@@ -91,6 +95,9 @@ class SelectorFloor:
     def remove(self, handler: Handler) -> None:
         self.watch(handler, 0)
 
+    def later(self) -> None:
+        """It rests whenever nothing is ready."""
+
     async def run(self) -> None:
         poll, flush = self._selector.select, self._flush
         waitable: int = self._selector.fileno()
@@ -115,89 +122,12 @@ class SelectorFloor:
             self._selector.close()
 
 
-class EpollFloor:
-    """The same with Linux' epoll itself: `selectors` makes a key object and a tuple for each event, in Python.
-
-    A handler that says `drains` is told once of what has come (edge-triggered): otherwise the kernel looks at every
-    socket that was served once more at the next poll, only to find nothing. Measured (one run, interleaved): 1 to 4 %
-    of the CPU time of single commands.
-    """
-
-    def __init__(self, flush: Callable[[], None], rest: Callable[[], None] = nothing) -> None:
-        self._poll = select.epoll()
-        self._flush = flush
-        self._rest = rest
-        self._handlers: dict[int, Handler] = {}
-        self._masks: dict[int, int] = {}  # what each was last watched for
-
-    def __repr__(self) -> str:
-        return f"<EpollFloor sockets={len(self._handlers)}>"
-
-    def add(self, handler: Handler) -> None:
-        self.watch(handler, READ)
-
-    def watch(self, handler: Handler, events: int) -> None:
-        if self._poll.closed:
-            return  # the loop has ended
-        fileno = handler.fileno()
-        mask = (IN if events & READ else 0) | (OUT if events & WRITE else 0)
-        known = self._handlers.get(fileno)
-        if not mask:
-            if known is not None:
-                del self._handlers[fileno]
-                self._poll.unregister(fileno)
-            return
-        if getattr(handler, "drains", False):
-            mask |= select.EPOLLET | (RDHUP if events & READ else 0)
-        if known is None:
-            self._poll.register(fileno, mask)
-        else:
-            self._poll.modify(fileno, mask)  # tells of what is there again, even what was told before
-        self._handlers[fileno], self._masks[fileno] = handler, mask
-
-    def remove(self, handler: Handler) -> None:
-        self.watch(handler, 0)
-
-    async def run(self) -> None:
-        poll, handlers, flush = self._poll.poll, self._handlers, self._flush
-        try:
-            while True:
-                await trio.lowlevel.wait_readable(self._poll.fileno())
-                for _ in range(BATCHES_BEFORE_YIELD):
-                    ready = poll(0)
-                    if not ready:
-                        break
-                    for fileno, events in ready:
-                        handler = handlers.get(fileno)
-                        if handler is None:
-                            continue  # closed by one before it in this batch
-                        try:
-                            if events == IN:
-                                handler.on_readable()
-                            else:
-                                self._serve(handler, fileno, events)
-                        except Exception as error:
-                            handler.broke(error)
-                    flush()
-                self._rest()
-        finally:
-            self._poll.close()
-
-    def _serve(self, handler: Handler, fileno: int, events: int) -> None:
-        """Anything but plain bytes to read."""
-        if events != OUT:
-            handler.on_readable()
-        if events & OUT:
-            handler.on_writable()
-        if events & RDHUP and self._handlers.get(fileno) is handler:
-            # The end came with the last bytes, and only these may have been read: it is told of again.
-            self._poll.modify(fileno, self._masks[fileno])
-
-
 def platform_floor(flush: Callable[[], None], rest: Callable[[], None] = nothing) -> Floor:
     """The fastest driver that this platform has. `flush` is called after each batch of events, `rest` before waiting
     (and before other trio tasks get a turn)."""
     if hasattr(select, "epoll"):
+        from proxy.epoll_floor import EpollFloor
+
         return EpollFloor(flush, rest)
     if hasattr(selectors.DefaultSelector, "fileno"):
         return SelectorFloor(flush, rest)
@@ -231,6 +161,9 @@ class TaskFloor:
 
     def remove(self, handler: Handler) -> None:
         self.watch(handler, 0)
+
+    def later(self) -> None:
+        """It rests after every event."""
 
     def _adjust(self, fileno: int, event: int, wanted: bool) -> None:
         scope = self._scopes.get((fileno, event))

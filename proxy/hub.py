@@ -256,6 +256,8 @@ class Hub:
             settle(touched)
         if self.mirror.pressing or self._conditions:
             self.mirror.flush()
+        elif self.mirror.gathered:
+            self.floor.later()
         if self._conditions:
             self._check()
 

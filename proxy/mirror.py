@@ -332,6 +332,11 @@ class Mirror:
         return "mirror queue full"
 
     @property
+    def gathered(self) -> bool:
+        """There is something to send."""
+        return bool(self._out)
+
+    @property
     def pressing(self) -> bool:
         """Much has gathered, or something that is waited for: it should be sent now. Clients' writes by themselves can
         wait until there is nothing else to do: to send them together saves 5 % of the CPU time of single SETs."""

@@ -455,7 +455,7 @@ def test_an_effect_stranded_on_its_way_to_the_mirror_side(make_rig: MakeRig) -> 
         rig.proxy.wait_settled()
         assert rig.to_target.hold_these(Way.TO_SERVER)
         assert client.ask("SET", "k", "late") == b"OK"
-        rig.until(lambda now: now["mirror"]["queued"], "an effect under way")
+        until(lambda: rig.to_target.held, "an effect under way")
         assert rig.to_target.strand() > 0
         rig.to_target.heal()
         assert client.ask("SET", "k", "new") == b"OK"
@@ -472,7 +472,7 @@ def test_an_effect_stranded_by_a_proxy_that_was_killed(make_rig: MakeRig) -> Non
         rig.proxy.wait_settled()
         assert rig.to_target.hold_these(Way.TO_SERVER)
         assert client.ask("SET", "k", "late") == b"OK"
-        rig.until(lambda now: now["mirror"]["queued"], "an effect under way")
+        until(lambda: rig.to_target.held, "an effect under way")
         rig.proxy.kill()
         assert rig.to_target.strand() > 0
         rig.to_target.heal()

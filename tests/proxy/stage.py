@@ -136,6 +136,9 @@ class FakeFloor:
     def remove(self, handler: Any) -> None:
         self.events.pop(handler)
 
+    def later(self) -> None:
+        """The stage rests after every batch."""
+
     async def run(self) -> None:
         """`Stage.serve` does it."""
 
