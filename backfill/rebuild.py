@@ -25,10 +25,10 @@ def write_commands(
     target's commands; `version`: (product, major, minor)."""
     if state.missing:
         return [[b"DEL", state.key]]
-    deadline = None if state.deadline_ms is None else max(1, state.deadline_ms + shift_ms)
     payload = state.value.payload if isinstance(state.value, Opaque) else state.payload
     if payload is not None:
-        return [_restore(state.key, payload, deadline)]
+        return [restore(state.key, payload, state.deadline_ms, shift_ms=shift_ms)]
+    deadline = None if state.deadline_ms is None else max(1, state.deadline_ms + shift_ms)
     if isinstance(state.value, bytes):
         return list(_write_string(state.key, state.value, deadline))
     commands = [[b"DEL", state.key], *_rebuild(state, shift_ms, target, version)]
@@ -52,9 +52,11 @@ def counters(version: tuple[str, int, int]) -> bool:
     return version[1] >= 7
 
 
-def _restore(key: bytes, payload: bytes, deadline: int | None) -> Command:
-    command = [b"RESTORE", key, b"%d" % (deadline or 0), payload, b"REPLACE"]
-    return command if deadline is None else [*command, b"ABSTTL"]
+def restore(key: bytes, payload: bytes, deadline_ms: int | None, *, shift_ms: int) -> Command:
+    """`write_commands` of a key that has this DUMP payload."""
+    if deadline_ms is None:
+        return [b"RESTORE", key, b"0", payload, b"REPLACE"]
+    return [b"RESTORE", key, b"%d" % max(1, deadline_ms + shift_ms), payload, b"REPLACE", b"ABSTTL"]
 
 
 def _write_string(key: bytes, value: bytes, deadline: int | None) -> Iterator[Command]:

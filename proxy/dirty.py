@@ -29,6 +29,8 @@ MARK_BYTES = 270  # of a marked key in memory, besides its name (measured; the n
 class Step(Enum):
     """How far the copy of one key is."""
 
+    __hash__ = object.__hash__  # Enum's own is made in Python
+
     WAITING = "waiting"  # must be read; in `_ready` unless held or backing off
     READING = "reading"  # the read is in the lane
     QUEUED = "queued"  # the copy is in the mirror queue
@@ -36,6 +38,8 @@ class Step(Enum):
 
 class Event(Enum):
     """What can happen to a marked key."""
+
+    __hash__ = object.__hash__
 
     DAMAGED = "damaged"  # something not covered by the copy under way
     READ_SENT = "read sent"
@@ -256,6 +260,18 @@ class DirtyKeys:
         mark = self._marks[place]
         mark.advance(Event.COPY_QUEUED)
         mark.seq = seq
+
+    def queued_together(self, places: Iterable[Place], seq: int) -> None:
+        """The same for several keys, at one position."""
+        for place in places:
+            self.queued(place, seq)
+
+    def settled_together(self, places: Iterable[Place], seq: int) -> list[Place]:
+        """The mirror acknowledged their copies at `seq`: those that still waited for them, clean or not."""
+        waited = [place for place in places if self.is_queued(place, seq)]
+        for place in waited:
+            self.settled(place, seq)
+        return waited
 
     def settled(self, place: Place, seq: int) -> bool:
         """The mirror acknowledged the copy at `seq`; True when the key is clean now."""

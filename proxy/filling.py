@@ -86,10 +86,10 @@ class Filling:
         """It broke."""
         self.progress.state, self.progress.problem = Work.FAILED.value, problem
 
-    def _copied(self, place: Place) -> None:
-        """Whatever was done to the key since it was read is mirrored, or known by its mark: it need not be clean."""
-        if self._pages.copied(place):
-            self.progress.copied += 1
+    def _copied(self, places: list[Place]) -> None:
+        """Whatever was done to the keys since they were read is mirrored, or known by their marks: they need not be
+        clean."""
+        self.progress.copied += self._pages.copied(places)
 
     # -- the whole of it -----------------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ class Hub:
         self.lane = Lane(self._lane_lost, self.lane_full)
         self.repair = Repair(roles, self.lane, self.mirror, self.fall_back, clock)
         self.lane.copies, self.lane.paged = self.repair.copies_in_pages, self.repair.copies_in_pages.paged
-        self.mirror.copied = self.repair.on_copied
+        self.mirror.copied, self.mirror.copied_together = self.repair.on_copied, self.repair.on_copied_together
         self.mirror.lost = self._mirror_lost
         self.recorder = Recorder(roles, self.mirror, self.repair, clock, time.time)
         self.lane.recorder = self.recorder

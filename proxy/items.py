@@ -26,6 +26,7 @@ AS_SENT = 8  # (AS_SENT, seq, size, db, spec, args, expected, replied)
 GUARD = 9  # (GUARD, key)                                 PTTL asked before the effect that follows
 EFFECT = 10  # (EFFECT, seq, size, db, effect, replied, block)  `block`: the frame is an EXEC reply
 COPY = 11  # (COPY, seq, size, place, form, count)        the last reply of a state copy; count > 1: an EXEC reply
+COPIES = 15  # (COPIES, seq, size, places, got)           copies of small keys, one reply each; `got` so far
 BATCH = 14  # (BATCH, batch)                             effects as sent, answered together
 
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from proxy.effects.compare import same_reply
 from proxy.effects.model import Effect
-from proxy.items import AS_SENT, BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run
+from proxy.items import AS_SENT, BATCH, CALL, COPIES, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run
 from resp.encode import encode
 from resp.frames import elements
 
@@ -65,6 +65,7 @@ class Mirror:
         self.mark: Mark = lambda db, key, reason, seq: None
         self.lost: Callable[[str], None] = lambda reason: None
         self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
+        self.copied_together: Callable[[list[Place], int, list[bytes]], None] = lambda places, seq, answers: None
         self.whole_db: Callable[[str], None] = lambda reason: None
         self.answered = 0  # replies so far, lost ones included
         self.misunderstood: Counter[str] = Counter()  # effects that the mirror side has no words for, by its error
@@ -262,6 +263,22 @@ class Mirror:
         self._inflight.append((COPY, self.seq, size, place, form, len(commands)))
         return self.seq
 
+    def copies(self, places: list[Place], commands: list[bytes]) -> int | None:
+        """State copies of keys of one db, each of which is one command (encoded); as `copy`."""
+        db = places[0][0]
+        if self.link is None or db not in self.link.dbs:
+            return None
+        if db != self._db:
+            self._select(db)
+        self.seq += 1
+        size = sum(map(len, commands)) + OVERHEAD_BYTES
+        self.queued_bytes += size
+        self._out += commands
+        self._hurry = True
+        self._inflight.append((COPIES, self.seq, size, places, []))
+        self._more += len(places) - 1
+        return self.seq
+
     def call(self, db: int, commands: Sequence[Sequence[bytes]], callback: Callback) -> None:
         """Reads of our own at this point of the order, in a MULTI/EXEC; `callback` as for the lane."""
         if self.link is None or db not in self.link.dbs:
@@ -383,6 +400,8 @@ class Mirror:
                 elif kind == COPY:
                     self.queued_bytes -= item[2]
                     self._copied(item, frame)
+                elif kind == COPIES:
+                    self._answered_copies(item, [frame, *islice(rest, len(item[3]) - len(item[4]) - 1)])
                 elif kind == CALL:
                     item[1](frame)
                 elif kind == SKIP:
@@ -499,6 +518,17 @@ class Mirror:
         if error is None and len(replies) != count:
             error = b"-ERR the rebuilding transaction was not executed\r\n"
         self.copied(place, seq, form, error)
+
+    def _answered_copies(self, item: tuple[Any, ...], frames: list[bytes]) -> None:
+        _, seq, size, places, got = item
+        got += frames
+        left = len(places) - len(got)
+        self._more -= len(frames) - (left == 0)
+        if left:
+            self._inflight.appendleft(item)
+            return
+        self.queued_bytes -= size
+        self.copied_together(places, seq, got)
 
     def on_full(self, full: bool) -> None:
         """Its own byte limit is far higher; beyond that, effects become dirty keys."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 import json
 import os
 from collections import deque
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from enum import Enum
 from pathlib import Path
@@ -149,14 +150,16 @@ class Pages:
         self._number += 1
         self._advance()
 
-    def copied(self, place: Place) -> bool:
-        """A copy of the key was acknowledged; whether it was waited for."""
-        number = self._page_of.pop(place, None)
-        if number is None:
-            return False
-        self._left[number] -= 1
+    def copied(self, places: Iterable[Place]) -> int:
+        """A copy of each of these keys was acknowledged; how many were waited for."""
+        found = 0
+        for place in places:
+            number = self._page_of.pop(place, None)
+            if number is not None:
+                self._left[number] -= 1
+                found += 1
         self._advance()
-        return True
+        return found
 
     def _advance(self) -> None:
         while self._pages and not self._left.get(self._pages[0][0]):

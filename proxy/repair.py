@@ -16,7 +16,6 @@ from backfill.codec import (
     Form,
     Unreadable,
     WrongType,
-    head_commands,
     losses,
     parse,
     read_commands,
@@ -24,10 +23,13 @@ from backfill.codec import (
     write_commands,
 )
 from backfill.values import State
+from proxy import together
 from proxy.bigkeys import BIG_BYTES, Copies, sizing
 from proxy.bigkeys.copying import Copy
 from proxy.dirty import DirtyKeys, Place
 from proxy.losses import Losses
+from proxy.together import Together
+from resp.encode import OK
 from resp.frames import decode, elements
 
 if TYPE_CHECKING:
@@ -36,8 +38,6 @@ if TYPE_CHECKING:
     from proxy.roles import Roles
 
 READS_UNDER_WAY = 256  # keys read or queued at once; more would only be lag for live effects
-TOGETHER = 32  # small keys read in one MULTI: a third of the work that they are one by one (measured)
-TOGETHER_BYTES = 64 * 1024  # of them: the server runs such a MULTI in about 0.1 ms
 READ_BYTES = 1024 * 1024  # asked for and not yet answered, about: what a client's command may have to wait behind
 SMALL_BYTES = BIG_BYTES // 4  # a key that had no more than this a moment ago is not asked for its size again
 SMALL_SECONDS = 10.0  # how long a moment is
@@ -49,9 +49,6 @@ MAX_BACKOFF_SECONDS = 5.0
 QUARANTINE_SECONDS = 10.0  # for a copy that costs the mirror connection
 MAX_SWAPS = 1000  # remembered; what went wrong before older ones has long been answered
 DIRTY_BYTES = 128 * 1024 * 1024  # of marks: 440,000 keys of 30 bytes; beyond it the phase falls back to `filling`
-
-
-_Asked = tuple[Place, int, int]  # a key, the serial of its read, its bytes
 
 
 class Repair:
@@ -70,7 +67,7 @@ class Repair:
         self.copies = 0  # acknowledged
         self.copied_bytes = 0
         self.failures: Counter[str] = Counter()
-        self.copied: Callable[[Place], None] = lambda place: None  # told of every key of which a copy was acknowledged
+        self.copied: Callable[[list[Place]], None] = lambda places: None  # told of keys: a copy was acknowledged
         self.paging: Callable[[Place], None] = lambda place: None  # told of every key that is to be copied in pages
         self.hurried = False  # clients wait for the last copies
         self.unknown_db: Callable[[int], None] = lambda db: (
@@ -97,8 +94,7 @@ class Repair:
         self.sizes: dict[Place, int] = {}  # bytes of keys that are about to be marked, as far as somebody knows
         self._by_samples = False  # MEMORY USAGE is refused there
         self._reading_bytes = 0
-        self._together: list[_Asked] = []  # small keys of one db that are to be read in one go
-        self._together_bytes = 0
+        self._together = Together(self, roles, lane, mirror)
         self._big_since: dict[Place, float] = {}  # when the copy in pages began
         self._small: dict[Place, int] = {}
         self._small_before: dict[Place, int] = {}
@@ -182,14 +178,19 @@ class Repair:
         keys, big = self.keys, self.copies_in_pages
         if self._lane.link is None or self._mirror.link is None or not (keys.waiting or big):
             return
-        while keys.waiting and keys.under_way - len(big) < self.window and self._reading_bytes < READ_BYTES:
+        small = self._together
+        while (
+            keys.waiting
+            and keys.under_way - len(big) < self.window
+            and self._reading_bytes + small.reading_bytes < READ_BYTES
+        ):
             if self._mirror.full:
                 break
             taken = keys.take()
             if taken is None:
                 break
             self._begin(*taken)
-        self._read_together()
+        small.read()
         if big:
             big.pump()
 
@@ -203,56 +204,14 @@ class Repair:
         size = self._known_size(place)
         if size is None and self._roles.serving_facts.commands:  # else nothing is known of this server
             self._ask_size(place, serial)
-        elif size and size <= TOGETHER_BYTES and self._form is Form.DUMP and place not in self._forms:
-            self._add_to_group(place, serial, size)
+        elif size and size <= together.BYTES and self._form is Form.DUMP and self._is_ordinary(place):
+            self._together.add(place, serial, size)
         else:
-            self._read(place, serial, size or 0)
+            self.read_alone(place, serial, size or 0)
 
-    def _add_to_group(self, place: Place, serial: int, size: int) -> None:
-        group = self._together
-        if group and (group[0][0][0] != place[0] or self._together_bytes + size > TOGETHER_BYTES):
-            self._read_together()
-        self._reading_bytes += size
-        self._together_bytes += size
-        self._together.append((place, serial, size))
-        if len(self._together) == TOGETHER:
-            self._read_together()
-
-    def _read_together(self) -> None:
-        """One MULTI for the keys that wait for that: all of them at one point of the order."""
-        if not self._together:
-            return
-        group, size = self._together, self._together_bytes
-        self._together, self._together_bytes = [], 0
-        keys = [place[1] for place, _, _ in group]
-        heads = [head_commands(key, self._roles.serving_facts.commands) for key in keys]
-        absolute = len(heads[0][0]) > 1  # PEXPIRETIME, and the clock behind it
-        clock, deadlines = (1, 0) if absolute else (0, 1)
-        # All deadlines before all payloads: on 6.2 PTTL counts from the moment it runs, and DUMP may take its time.
-        commands = [heads[0][clock], *(head[deadlines] for head in heads), *([b"DUMP", key] for key in keys)]
-
-        def on_reply(frame: bytes | None) -> None:
-            self._reading_bytes -= size
-            self._on_read_together(group, frame, absolute)
-
-        self._lane.call(group[0][0][0], commands, on_reply)
-
-    def _on_read_together(self, group: list[_Asked], frame: bytes | None, absolute: bool) -> None:
-        """Each key's own three replies, as if it had been read alone."""
-        count = len(group)
-        replies = decode(frame) if frame is not None else None
-        for index, (place, serial, size) in enumerate(group, 1):
-            if not self.keys.reading(place, serial):
-                continue
-            if frame is None:
-                self.keys.failed(place, "connection to the serving side lost")
-            elif not isinstance(replies, list) or len(replies) != 2 * count + 1:  # refused: whose fault was it?
-                self._read(place, serial, size)
-            else:
-                head = replies[index], replies[0]
-                payload = replies[index + count]
-                self.largest_read = max(self.largest_read, len(payload) if isinstance(payload, bytes) else 0)
-                self._on_replies(place, Form.DUMP, None, [*(head if absolute else head[::-1]), payload])
+    def _is_ordinary(self, place: Place) -> bool:
+        """Nothing is known against copying it with others: if one makes the mirror side hang up, it has to be found."""
+        return place not in self._forms and not self.keys.failures(place)
 
     def _known_size(self, place: Place) -> int | None:
         size = self.sizes.pop(place, None)
@@ -294,9 +253,10 @@ class Repair:
             self.paging(place)
             self.copies_in_pages.begin(place, serial, kind, size)
         else:
-            self._read(place, serial, size)
+            self.read_alone(place, serial, size)
 
-    def _read(self, place: Place, serial: int, size: int) -> None:
+    def read_alone(self, place: Place, serial: int, size: int) -> None:
+        """Send the read of one key, which has about so many bytes."""
         form = self._forms.get(place, self._form)
         db, key = place
         believed = self._believed.get(place)
@@ -318,9 +278,10 @@ class Repair:
         if frame.startswith(b"-"):
             self._failed(place, decode_error(frame))
             return
-        self._on_replies(place, form, believed, decode(frame))
+        self.on_replies(place, form, believed, decode(frame))
 
-    def _on_replies(self, place: Place, form: Form, believed: WrongType | None, replies: Any) -> None:
+    def on_replies(self, place: Place, form: Form, believed: WrongType | None, replies: Any) -> None:
+        """The decoded answer to the read of a key that waits for it."""
         try:
             state = parse(place[1], form, replies, believed)
         except (IndexError, KeyError, TypeError, ValueError):  # not what a server answers; a relay might
@@ -353,15 +314,33 @@ class Repair:
         self.losses.note(place, losses(state, target=facts.commands, version=facts.version))
         seq = self._mirror.copy(place, commands, form)
         if seq is None:
-            if self._mirror.link is None:
-                self.keys.failed(place, "mirror not connected")
-            else:
-                self._failed(place, self._mirror.why_dropped(place[0]))
+            self._not_queued(place)
             return
         self.copied_bytes += state.size
         if state.size <= SMALL_BYTES and len(self._small) < MAX_SMALL:
             self._small[place] = state.size or 1
         self.keys.queued(place, seq)
+
+    def _not_queued(self, place: Place) -> None:
+        if self._mirror.link is None:
+            self.keys.failed(place, "mirror not connected")
+        else:
+            self._failed(place, self._mirror.why_dropped(place[0]))
+
+    def queued_together(self, sizes: dict[Place, int], seq: int | None) -> None:
+        """The mirror queue has copies of these keys, as they are, with so many bytes; None: it does not take them."""
+        if seq is None:
+            for place in sizes:
+                self._not_queued(place)
+            return
+        if len(self.losses):
+            for place in sizes:
+                self.losses.note(place, ())
+        self.copied_bytes += sum(sizes.values())
+        self.largest_read = max(self.largest_read, *sizes.values())
+        if len(self._small) < MAX_SMALL:
+            self._small |= sizes
+        self.keys.queued_together(sizes, seq)
 
     def on_copied(self, place: Place, seq: int, form: Form, error: bytes | None) -> None:
         """The mirror answered a copy: with this error, or with none."""
@@ -369,7 +348,7 @@ class Repair:
             self.copies += 1
             self._big_since.pop(place, None)  # it is not big any more
             if self.keys.is_queued(place, seq):
-                self.copied(place)
+                self.copied([place])
             if self.keys.settled(place, seq):
                 self._forms.pop(place, None)
                 self._believed.pop(place, None)
@@ -382,13 +361,25 @@ class Repair:
         elif self.keys.is_queued(place, seq):
             self._failed(place, decode_error(error))
 
+    def on_copied_together(self, places: list[Place], seq: int, answers: list[bytes]) -> None:
+        """The mirror answered copies that were queued together."""
+        if self._big_since or answers.count(OK) != len(places):
+            for place, answer in zip(places, answers, strict=True):
+                self.on_copied(place, seq, Form.DUMP, None if answer == OK else answer)
+            return
+        self.copies += len(places)
+        waited = self.keys.settled_together(places, seq)
+        for place in waited:
+            self.copies_in_pages.read_whole(place)
+        self.copied(waited)
+
     def _copied_in_pages(self, copy: Copy) -> None:
         """All pages are acknowledged, and both sides had the same size at the last one."""
         place = copy.place
         self.copies += 1
         self.losses.note(place, copy.pager.lost)
         took = self._clock() - self._big_since.pop(place, self._clock())
-        self.copied(place)
+        self.copied([place])
         if self.keys.damaged(place) and not self.hurried:  # by what only another copy shows: for a key of this size
             self.keys.rest(place, due=self._clock() + took)  # not all the time
         else:

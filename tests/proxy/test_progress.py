@@ -19,16 +19,16 @@ def test_a_page_is_settled_when_all_its_keys_and_all_pages_before_it_are() -> No
     assert pages.found(C)
     pages.end(TWO)
     assert (pages.settled, len(pages)) == (Position(), 3)
-    assert pages.copied(C) and pages.settled == Position()
-    assert pages.copied(A) and pages.settled == Position()
-    assert pages.copied(B) and pages.settled == TWO
-    assert not pages.copied(B) and len(pages) == 0
+    assert pages.copied([C]) and pages.settled == Position()
+    assert pages.copied([A]) and pages.settled == Position()
+    assert pages.copied([B]) and pages.settled == TWO
+    assert not pages.copied([B]) and len(pages) == 0
 
 
 def test_a_page_that_is_being_taken_is_not_settled() -> None:
     pages = Pages(Position())
     pages.found(A)
-    pages.copied(A)
+    pages.copied([A])
     assert pages.settled == Position()
     pages.end(ONE)
     assert pages.settled == ONE
@@ -43,7 +43,7 @@ def test_a_key_that_is_found_twice_waits_once() -> None:
     assert not pages.found(A)
     pages.end(TWO)
     assert pages.places() == [A]
-    pages.copied(A)
+    pages.copied([A])
     assert pages.settled == TWO
     assert pages.found(A)  # copied, and found once more: copied again
     pages.end(THREE)

@@ -6,6 +6,7 @@ import pytest
 
 from backfill.codec import Form
 from proxy import repair as repair_module
+from proxy import together
 from proxy.dirty import MARK_BYTES
 from proxy.repair import READS_UNDER_WAY
 from tests.proxy.stage import CLOCK, ERROR, NIL, OK, OOM, QUEUED, Stage, array, bulk, dumped, number
@@ -210,7 +211,7 @@ def test_groups_have_one_db(stage: Stage) -> None:
 
 
 def test_groups_have_a_bound(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(repair_module, "TOGETHER", 2)
+    monkeypatch.setattr(together, "KEYS", 2)
     places = [(0, b"%d" % index) for index in range(5)]
     sent = start_together(stage, *places)
     assert [words for words in sent if words in ("MULTI", "EXEC")] == ["MULTI", "EXEC"] * 3
@@ -218,7 +219,7 @@ def test_groups_have_a_bound(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_groups_have_a_bound_in_bytes(stage: Stage) -> None:
-    sent = start_together(stage, A, B, C, size=repair_module.TOGETHER_BYTES // 2)
+    sent = start_together(stage, A, B, C, size=together.BYTES // 2)
     assert sent.count("MULTI") == 2
 
 
@@ -250,8 +251,91 @@ def test_a_key_that_may_not_be_read_costs_no_other_of_its_group(stage: Stage) ->
 def test_a_group_that_is_lost_is_read_again(stage: Stage) -> None:
     start_together(stage, A, B)
     stage.lane.breaks()
-    assert stage.hub.repair.keys.under_way == 0 and stage.hub.repair._reading_bytes == 0
+    assert stage.hub.repair.keys.under_way == 0 and stage.hub.repair._together.reading_bytes == 0
     assert A in stage.hub.repair.keys and B in stage.hub.repair.keys
+
+
+def queue_together(stage: Stage, *places: tuple[int, bytes]) -> None:
+    """Read, and their copies queued."""
+    start_together(stage, *places)
+    count = len(places)
+    payloads = [bulk(b"payload %b" % key) for _, key in places]
+    stage.lane.answers(OK, *[QUEUED] * (2 * count + 1), array(CLOCK_ARRAY, *[number(-1)] * count, *payloads))
+    assert [words.split()[1] for words in stage.mirror.got()] == [key.decode() for _, key in places]
+
+
+def test_copies_of_a_group_are_answered_in_pieces(stage: Stage) -> None:
+    queue_together(stage, A, B, C)
+    assert stage.hub.mirror.queued == 3
+    stage.mirror.answers(OK)
+    stage.mirror.answers(OK)
+    assert stage.hub.mirror.queued == 1 and stage.hub.repair.copies == 0
+    stage.mirror.answers(OK)
+    assert stage.hub.mirror.idle and stage.hub.mirror.queued == 0 and stage.hub.mirror.queued_bytes == 0
+    assert not stage.hub.repair.keys and stage.hub.repair.copies == 3
+
+
+def test_a_refused_copy_costs_no_other_of_its_group(stage: Stage) -> None:
+    queue_together(stage, A, B, C)
+    stage.mirror.answers(OK, b"-ERR Bad data format\r\n", OK)
+    assert list(stage.hub.repair.keys.places()) == [B]
+    assert stage.lane.got() == ["MULTI", "TIME", "PTTL b", "TYPE b", "EXEC"]
+
+
+def test_a_write_behind_the_copies_of_a_group_that_goes_wrong(stage: Stage) -> None:
+    queue_together(stage, A, B)
+    client = stage.client()
+    client.says("APPEND b x")
+    stage.lane.answers(number(10))
+    stage.mirror.got()
+    stage.mirror.answers(OK, OK, number(-1), number(9))
+    assert set(stage.dirty) == {B}
+
+
+def test_a_group_of_which_the_copies_are_lost_is_read_one_by_one(stage: Stage) -> None:
+    """One of them may be what the mirror side hangs up on."""
+    queue_together(stage, A, B)
+    stage.mirror.breaks()
+    assert stage.hub.repair.keys.under_way == 0
+    stage.new_mirror()
+    for place in (A, B):
+        stage.hub.repair.expect(place, 50)
+    stage.hub.flush()
+    assert [words for words in stage.lane.got() if words.startswith("DUMP") or words == "EXEC"] == [
+        "DUMP a",
+        "EXEC",
+        "DUMP b",
+        "EXEC",
+    ]
+
+
+@pytest.mark.parametrize("clock", [b"-NOPERM no\r\n", array(bulk("x"), bulk("y")), array()])
+def test_a_group_without_a_clock(stage: Stage, clock: bytes) -> None:
+    start_together(stage, A, B)
+    stage.lane.answers(OK, *[QUEUED] * 5, array(clock, number(5000), number(5000), bulk("one"), bulk("two")))
+    assert stage.mirror.got() == []
+    assert {place for place, _ in stage.hub.repair.keys.failing()} == {A, B}
+
+
+def test_copies_of_a_group_that_was_forgotten_are_nobodys(stage: Stage) -> None:
+    queue_together(stage, A, B)
+    told: list[tuple[int, bytes]] = []
+    stage.hub.repair.copied = told.extend
+    stage.hub.repair.forget()
+    stage.hub.repair.mark_unordered(B, "found again")
+    stage.mirror.answers(OK, OK)
+    assert told == []
+    assert list(stage.hub.repair.keys.places()) == [B]
+
+
+def test_a_group_that_the_mirror_queue_does_not_take(stage: Stage) -> None:
+    start_together(stage, A, B)
+    stage.mirror.breaks()
+    stage.lane.answers(OK, *[QUEUED] * 5, array(CLOCK_ARRAY, number(-1), number(-1), bulk("one"), bulk("two")))
+    assert stage.hub.repair.keys.under_way == 0 and len(stage.hub.repair.keys) == 2
+    stage.new_mirror()
+    stage.hub.flush()
+    assert sum(words.startswith("DUMP") for words in stage.lane.got()) == 2
 
 
 @pytest.mark.parametrize("frame", [ERROR, b"-EXECABORT no\r\n", array(*HEAD, b"-NOPERM no\r\n")])

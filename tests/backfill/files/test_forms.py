@@ -354,6 +354,7 @@ def test_gzip_members_one_behind_the_other(chunk: int, tmp_path: Path, monkeypat
         (b"plain", "not gzip"),
         (gzip.compress(b"text")[:-5] + b"12345", "damaged"),
     ],
+    ids=["cut off", "plain", "damaged"],  # the data would be in its name, and its time is other in every process
 )
 def test_bad_gzip(tmp_path: Path, data: bytes, message: str) -> None:
     path = tmp_path / "x.gz"
