@@ -23,7 +23,7 @@ WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes o
 
 # -- on the mirror connection (SWALLOW, SKIP, CALL as above) --
 AS_SENT = 8  # (AS_SENT, seq, size, db, spec, args, expected, replied)
-GUARD = 9  # (GUARD, key)                                 PTTL asked before the effect that follows
+GUARD = 9  # (GUARD, key)                                 PTTL asked before the EFFECT or AS_SENT that follows
 EFFECT = 10  # (EFFECT, seq, size, db, effect, replied, block)  `block`: the frame is an EXEC reply
 COPY = 11  # (COPY, seq, size, place, form, count)        the last reply of a state copy; count > 1: an EXEC reply
 BATCH = 14  # (BATCH, batch)                             effects as sent, answered together
@@ -58,17 +58,19 @@ class Run:
 
 
 class Batch:
-    """Effects on the mirror connection that are the clients' commands as sent, one right behind the other, without an
-    expiry guard in front of each. It may grow while it is the last item there is."""
+    """Effects on the mirror connection that are the clients' commands as sent, one right behind the other, and the
+    expiry guards in front of them: a PTTL is one more command, without a spec, that should be answered IMMORTAL. So one
+    comparison of two lists settles them all. It may grow until it is sent, while it is the last item there is."""
 
-    __slots__ = ("db", "expected", "got", "keys", "replied", "seq", "size", "specs")
+    __slots__ = ("db", "effects", "expected", "got", "keys", "replied", "seq", "size", "specs")
 
     def __init__(self, seq: int, db: int, replied: float) -> None:
         self.seq = seq
         self.db = db
         self.replied = replied  # when the serving side answered the first
         self.size = 0  # bytes counted
-        self.specs: list[Spec] = []
+        self.effects = 0
+        self.specs: list[Spec | None] = []
         self.keys: list[bytes] = []  # one for each command
         self.expected: list[bytes] = []
         self.got: list[bytes] = []

@@ -48,6 +48,7 @@ _PUSH = ord(">")
 _INTEGER = ord(":")
 _NOBODY: set[bytes] = set()
 IMMORTAL = b":-1\r\n"
+_PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 _MULTI = encode([b"MULTI"])
 _EXEC = encode([b"EXEC"])
 
@@ -149,7 +150,7 @@ class Mirror:
         _, _, payload, spec, args, db, _ = item
         inflight, last = self._inflight, self._last
         size = len(payload) + OVERHEAD_BYTES
-        if guard or not spec.one_key:
+        if not spec.one_key:
             self._as_sent_alone(item, expected, replied, guard)
             return
         if (
@@ -166,13 +167,22 @@ class Mirror:
         else:
             self._drop(db, [args[1]])
             return
-        batch.specs.append(spec)
-        batch.keys.append(args[1])
-        batch.expected.append(expected)
+        if guard:
+            key = args[1]
+            batch.specs += None, spec
+            batch.keys += key, key
+            batch.expected += IMMORTAL, expected
+            self._more += 2
+            self._out.append(_PTTL % (len(key), key) + payload)
+        else:
+            batch.specs.append(spec)
+            batch.keys.append(args[1])
+            batch.expected.append(expected)
+            self._more += 1
+            self._out.append(payload)
+        batch.effects += 1
         batch.size += size
         self.queued_bytes += size
-        self._more += 1
-        self._out.append(payload)
 
     def _as_sent_alone(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
         _, _, payload, spec, args, db, _ = item
@@ -194,22 +204,23 @@ class Mirror:
         if not self._takes(db, len(run.payload)):
             self._drop(db, run.keys)
             return
-        if guard:
-            if db != self._db:
-                self._select(db)
-            for key in dict.fromkeys(run.keys):
-                self._guard(key)
         batch = self._batch(db, replied)
+        if guard:
+            keys = list(dict.fromkeys(run.keys))
+            batch.specs += [None] * len(keys)
+            batch.keys += keys
+            batch.expected += [IMMORTAL] * len(keys)
+            self._more += len(keys)
+            self._out.append(b"".join([_PTTL % (len(key), key) for key in keys]))
         batch.specs += [run.spec] * len(run)
         batch.keys += run.keys
         batch.expected += run.frames
+        batch.effects += len(run)
         size = len(run.payload) + OVERHEAD_BYTES * len(run)
         batch.size += size
         self.queued_bytes += size
         self._more += len(run)
         self._out.append(run.payload)
-        if guard:
-            self._last = None  # its answers to PTTL belong to this pipeline alone
 
     def _takes(self, db: int, size: int) -> bool:
         link = self.link
@@ -349,6 +360,7 @@ class Mirror:
         if out and self.link is not None:
             data = out[0] if len(out) == 1 else b"".join(out)
             out.clear()
+            self._last = None  # under steady traffic a batch that grew on would never be answered to its end
             self.link.db = self._db
             self.link.send(data)
 
@@ -376,7 +388,7 @@ class Mirror:
                         self.settled += 1
                 elif kind == GUARD:
                     if frame != IMMORTAL:
-                        self._pttls.append((item[1], int(frame[1:-2]) if frame[0] == _INTEGER else -2))
+                        self._pttls.append((item[1], _pttl(frame)))
                 elif kind == EFFECT:
                     self.queued_bytes -= item[2]
                     self._judge_effect(item, frame)
@@ -417,16 +429,18 @@ class Mirror:
             self._inflight.appendleft(item)
             return
         self.queued_bytes -= batch.size
-        if self._pttls or batch.got != batch.expected:
+        if batch.got != batch.expected:
             self._judge_batch(batch)
         else:
-            self.settled += len(batch.got)
+            self.settled += batch.effects
 
     def _judge_batch(self, batch: Batch) -> None:
-        near = self._near_expiry(batch.replied)
-        self._pttls.clear()
+        near: set[bytes] = set()
         for spec, key, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
-            if not self._same(expected, frame):
+            if spec is None:
+                if frame != IMMORTAL and self._is_near(_pttl(frame), batch.replied):
+                    near.add(key)
+            elif not self._same(expected, frame):
                 self._differ(batch.db, [key], batch.seq, self._why(expected, frame, spec.name))
             elif key in near:
                 self._differ(batch.db, [key], batch.seq, NEAR_EXPIRY)
@@ -464,10 +478,11 @@ class Mirror:
     def _near_expiry(self, replied: float) -> set[bytes]:
         """The expiry guard's rule, over the keys asked before this effect: those that may have been alive on one side
         only."""
-        if not self._pttls:
-            return _NOBODY
-        limit = self._roles.uncertainty_ms + DEADLINE_SLACK_MS + (self._clock() - replied) * 1000
-        return {key for key, pttl in self._pttls if pttl == -2 or 0 <= pttl <= limit}
+        return {key for key, pttl in self._pttls if self._is_near(pttl, replied)} if self._pttls else _NOBODY
+
+    def _is_near(self, pttl: int, replied: float) -> bool:
+        age_ms = (self._clock() - replied) * 1000
+        return pttl == -2 or 0 <= pttl <= self._roles.uncertainty_ms + DEADLINE_SLACK_MS + age_ms
 
     @staticmethod
     def _why(expected: bytes, got: bytes, name: bytes) -> str:
@@ -529,3 +544,8 @@ class Mirror:
             elif item[0] == CALL:
                 item[1](None)
         self.lost(reason)
+
+
+def _pttl(frame: bytes) -> int:
+    """Milliseconds; -1 without a deadline, -2 without a key or an answer."""
+    return int(frame[1:-2]) if frame[0] == _INTEGER else -2

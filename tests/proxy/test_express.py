@@ -236,9 +236,42 @@ def test_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
     assert stage.hub.mirror.queued == 8
     stage.mirror.answers(OK, ERROR, OK, OK, OK, number(-1), number(8))
     assert stage.hub.mirror.queued == 1
-    assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
+    assert sorted(stage.dirty) == [(0, b"b")]
     stage.mirror.answers(OK)
+    assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
     assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
+    assert (stage.hub.mirror.settled, stage.hub.mirror.differed) == (3, 2)
+
+
+def test_guarded_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
+    """Each behind its own PTTL; one that is near its deadline costs its own key only."""
+    one, two = stage.client(), stage.client()
+    one.says("INCR a")
+    two.says("LPUSH b x")
+    one.says("HSET c f v")
+    two.says("SET d 1")
+    stage.lane.answers(number(7), number(9), number(0), OK)
+    assert stage.mirror.got() == ["PTTL a", "INCR a", "PTTL b", "LPUSH b x", "PTTL c", "HSET c f v", "SET d 1"]
+    stage.mirror.answers(number(-1), number(7), number(10), number(9), number(10**6))
+    assert stage.hub.mirror.queued == 2
+    stage.mirror.answers(number(0), OK)
+    assert sorted(stage.dirty) == [(0, b"b")]
+    assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
+    assert (stage.hub.mirror.settled, stage.hub.mirror.differed) == (3, 1)
+
+
+def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> None:
+    """A target that is always some commands behind: what it has answered is not kept until it has answered all."""
+    client = stage.client()
+    client.says("SET a 1")
+    stage.lane.answers(OK)
+    for number_ in range(5):
+        client.says(f"SET a {number_}")
+        stage.lane.answers(OK)
+        one_effect = stage.hub.mirror.queued_bytes // 2
+        stage.mirror.answers(OK)
+        assert stage.hub.mirror.settled == number_ + 1
+        assert stage.hub.mirror.queued_bytes == one_effect
 
 
 def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
