@@ -13,12 +13,12 @@ from __future__ import annotations
 
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
 from proxy.effects.compare import same_reply
 from proxy.effects.model import Effect
-from proxy.items import AS_SENT, BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run
+from proxy.items import BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Keys, Run, each
 from resp.encode import encode
 from resp.frames import elements
 
@@ -109,8 +109,6 @@ class Mirror:
         for item in self._inflight:
             if item[0] == BATCH:
                 return self._clock() - float(item[1].replied)
-            if item[0] == AS_SENT:
-                return self._clock() - float(item[7])
             if item[0] == EFFECT:
                 return self._clock() - float(item[5])
         return 0.0
@@ -146,13 +144,15 @@ class Mirror:
 
     def as_sent(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
         """An effect that is the client's command itself, `item` of the lane; `guard` asks for the expiry guard on its
-        first key."""
+        one key."""
         _, _, payload, spec, args, db, _ = item
         inflight, last = self._inflight, self._last
         size = len(payload) + OVERHEAD_BYTES
-        if not spec.one_key:
-            self._as_sent_alone(item, expected, replied, guard)
-            return
+        if spec.one_key:
+            keys = args[1]
+        else:
+            keys = tuple(spec.keys(args))
+            size += len(payload)
         if (
             last is not None
             and inflight
@@ -162,21 +162,20 @@ class Mirror:
             and self.queued_bytes < self._limit
         ):
             batch = last[1]
-        elif self._takes(db, size):
+        elif self._takes(db, len(payload)):
             batch = self._batch(db, replied)
         else:
-            self._drop(db, [args[1]])
+            self._drop(db, each(keys))
             return
         if guard:
-            key = args[1]
             batch.specs += None, spec
-            batch.keys += key, key
+            batch.keys += keys, keys
             batch.expected += IMMORTAL, expected
             self._more += 2
-            self._out.append(_PTTL % (len(key), key) + payload)
+            self._out.append(_PTTL % (len(keys), keys) + payload)
         else:
             batch.specs.append(spec)
-            batch.keys.append(args[1])
+            batch.keys.append(keys)
             batch.expected.append(expected)
             self._more += 1
             self._out.append(payload)
@@ -184,29 +183,14 @@ class Mirror:
         batch.size += size
         self.queued_bytes += size
 
-    def _as_sent_alone(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
-        _, _, payload, spec, args, db, _ = item
-        size = 2 * len(payload) + OVERHEAD_BYTES  # as it is sent, and its arguments
-        if not self._takes(db, len(payload)):
-            self._drop(db, spec.keys(args))
-            return
-        if db != self._db:
-            self._select(db)
-        self.seq += 1
-        if guard:
-            self._guard(args[1])
-        self._out.append(payload)
-        self.queued_bytes += size
-        self._inflight.append((AS_SENT, self.seq, size, db, spec, args, expected, replied))
-
     def run(self, db: int, run: Run, replied: float, guard: bool) -> None:
         """A pipeline of effects that are the client's commands themselves."""
         if not self._takes(db, len(run.payload)):
-            self._drop(db, run.keys)
+            self._drop(db, chain.from_iterable(run.columns[run.spec.key_columns]))
             return
         batch = self._batch(db, replied)
         if guard:
-            keys = list(dict.fromkeys(run.keys))
+            keys = list(dict.fromkeys(run.columns[1]))
             batch.specs += [None] * len(keys)
             batch.keys += keys
             batch.expected += [IMMORTAL] * len(keys)
@@ -380,12 +364,6 @@ class Mirror:
                 if kind == BATCH:
                     batch = item[1]
                     self._answered_batch(item, [frame, *islice(rest, len(batch.keys) - len(batch.got) - 1)])
-                elif kind == AS_SENT:
-                    self.queued_bytes -= item[2]
-                    if self._pttls or frame != item[6]:
-                        self._judge_as_sent(item, frame)
-                    else:
-                        self.settled += 1
                 elif kind == GUARD:
                     if frame != IMMORTAL:
                         self._pttls.append((item[1], _pttl(frame)))
@@ -410,16 +388,6 @@ class Mirror:
                 inflight.appendleft(item)  # a defect: what became of it is not known
             raise
 
-    def _judge_as_sent(self, item: tuple[Any, ...], frame: bytes) -> None:
-        _, seq, _, db, spec, args, expected, replied = item
-        if not self._same(expected, frame):
-            self._differ(db, spec.keys(args), seq, self._why(expected, frame, spec.name))
-        elif self._near_expiry(replied):
-            self._differ(db, spec.keys(args), seq, NEAR_EXPIRY)
-        else:
-            self.settled += 1
-        self._pttls.clear()
-
     def _answered_batch(self, item: tuple[int, Batch], frames: list[bytes]) -> None:
         batch = item[1]
         batch.got += frames
@@ -435,15 +403,15 @@ class Mirror:
             self.settled += batch.effects
 
     def _judge_batch(self, batch: Batch) -> None:
-        near: set[bytes] = set()
-        for spec, key, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
+        near: set[Keys] = set()
+        for spec, keys, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
             if spec is None:
                 if frame != IMMORTAL and self._is_near(_pttl(frame), batch.replied):
-                    near.add(key)
+                    near.add(keys)
             elif not self._same(expected, frame):
-                self._differ(batch.db, [key], batch.seq, self._why(expected, frame, spec.name))
-            elif key in near:
-                self._differ(batch.db, [key], batch.seq, NEAR_EXPIRY)
+                self._differ(batch.db, each(keys), batch.seq, self._why(expected, frame, spec.name))
+            elif keys in near:
+                self._differ(batch.db, each(keys), batch.seq, NEAR_EXPIRY)
             else:
                 self.settled += 1
 
@@ -530,12 +498,10 @@ class Mirror:
         self._pttls.clear()
         self.queued_bytes = 0
         for item in inflight:
-            if item[0] == AS_SENT:
-                for key in item[4].keys(item[5]):
-                    self.mark(item[3], key, "mirror connection lost", item[1])
-            elif item[0] == BATCH:
-                for key in item[1].keys:
-                    self.mark(item[1].db, key, "mirror connection lost", item[1].seq)
+            if item[0] == BATCH:
+                for keys in item[1].keys:
+                    for key in each(keys):
+                        self.mark(item[1].db, key, "mirror connection lost", item[1].seq)
             elif item[0] == EFFECT:
                 for key in item[4].keys:
                     self.mark(item[3], key, "mirror connection lost", item[1])

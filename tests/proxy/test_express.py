@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.effects import Kind, give_rules
 from proxy.express import Express
 from proxy.items import READS
+from proxy.journal import Journal, unsettled
+from resp.catalog import Catalog
 from resp.encode import encode
 from tests.proxy.stage import ERROR, NIL, OK, ONE, Stage, bulk, number, words
 
@@ -116,7 +120,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         (pipeline("INCR a", "INCR a"), True),
         (pipeline("SET a 1", "INCR a"), False),  # of two shapes
         (pipeline("SPOP s", "SPOP s"), False),  # its effect depends on the reply
-        (pipeline("MSET a 1", "MSET b 1"), False),  # several keys
+        (pipeline("MSET a 1 b 2", "MSET c 1 a 2"), True),
+        (pipeline("MSET a 1", "MSET b 1 c 1"), False),
+        (pipeline("MSETNX a 1", "MSETNX b 1"), False),
+        (pipeline("RENAME a b", "RENAME b c"), False),  # its keys are known, its effect is not
         (pipeline("GET a", "SET a 1"), False),
         (pipeline("PING"), True),
         (b"PING\r\n", False),
@@ -192,6 +199,39 @@ def test_the_expiry_guard_of_a_pipeline(stage: Stage, pttls: tuple[int, int], di
     assert stage.mirror.got() == ["PTTL x", "PTTL y", "INCR x", "INCR y", "INCR x"]
     stage.mirror.answers(*map(number, pttls), number(4), number(5), number(5))
     assert sorted(stage.dirty) == dirty
+
+
+def test_a_pipeline_of_msets(stage: Stage) -> None:
+    """Each settles, or not, with all of its keys."""
+    client = stage.client()
+    client.sends(pipeline("MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"))
+    assert stage.lane.got() == ["MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"]
+    stage.lane.answers(OK, OK, OK)
+    assert stage.mirror.got() == ["MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"]
+    stage.mirror.answers(OK, ERROR, OK)
+    assert sorted(stage.dirty) == [(0, b"c"), (0, b"d")]
+    assert (stage.hub.mirror.settled, stage.hub.mirror.differed, stage.hub.mirror.queued_bytes) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("chunk", [pipeline("MSET a 1 b 2", "MSET c 3 d 4"), pipeline("MSET a 1 b 2 c 3 d 4")])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_mirror_is_not_there_for_msets(stage: Stage, chunk: bytes, when: str) -> None:
+    client = stage.client()
+    client.sends(chunk)
+    if when == "before":
+        stage.mirror.breaks()
+    stage.lane.answers(*[OK] * chunk.count(b"MSET"))
+    if when == "after":
+        stage.mirror.breaks()
+    assert sorted(stage.dirty) == [(0, key) for key in (b"a", b"b", b"c", b"d")]
+
+
+def test_who_is_guarded_has_one_key() -> None:
+    catalog = Catalog.default()
+    give_rules(catalog)
+    kinds = {spec.name: {spec.rule.kind, spec.rule.plain_kind} for spec in catalog if spec.rule is not None}
+    guarded = [name for name, its in kinds.items() if its & {Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED}]
+    assert len(guarded) > 10 and all(catalog.specs[name].one_key for name in guarded)
 
 
 def test_the_mirror_is_lost_in_the_middle_of_a_pipeline(stage: Stage) -> None:
@@ -272,6 +312,14 @@ def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> No
         stage.mirror.answers(OK)
         assert stage.hub.mirror.settled == number_ + 1
         assert stage.hub.mirror.queued_bytes == one_effect
+
+
+def test_it_notes_all_keys_of_msets(stage: Stage, tmp_path: Path) -> None:
+    stage.hub.journal = journal = Journal(tmp_path)
+    journal.open(settled=True)
+    stage.client(db=3).sends(pipeline("MSET a 1 bb 2", "MSET c 3 d 4"))
+    journal.close()
+    assert sorted(unsettled(tmp_path) or ()) == [(3, b"a"), (3, b"bb"), (3, b"c"), (3, b"d")]
 
 
 def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
