@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from proxy.effects.model import Kind
 from proxy.items import Run
 from resp.catalog import NOWHERE, Route, Spec
-from resp.plain import CRLF, read_columns, read_one
+from resp.plain import CRLF, MAX_BYTES, read_big, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -40,10 +40,15 @@ class Express:
         lane = hub.lane
         if hub.paused or lane.link is None or not session.authenticated:
             return False
-        pieces = data.split(CRLF)
-        args = read_one(pieces)
-        if args is None:
-            return self._take_run(session, data, pieces)
+        if len(data) <= MAX_BYTES:
+            pieces = data.split(CRLF)
+            args = read_one(pieces)
+            if args is None:
+                return self._take_run(session, data, pieces)
+        else:
+            args = read_big(data)
+            if args is None:
+                return False
         spec = hub.router.catalog.by_name.get(args[0])
         if spec is None or session.owed >= session.window:
             return False

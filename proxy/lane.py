@@ -243,10 +243,12 @@ class Lane:
         """Send what has gathered, at once."""
         out = self._out
         if out and self.link is not None:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+            self._out = []
             self.link.db, self.link.resp = self._db, self._resp
-            self.link.send(data)
+            if len(out) == 1:
+                self.link.send(out[0])
+            else:
+                self.link.send_pieces(out)
 
     def replay(self, reads: list[tuple[Any, ...]]) -> None:
         """Send reads again that a lost connection did not answer. They are owed already."""

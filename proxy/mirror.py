@@ -172,7 +172,10 @@ class Mirror:
             batch.keys += keys, keys
             batch.expected += IMMORTAL, expected
             self._more += 2
-            self._out.append(_PTTL % (len(keys), keys) + payload)
+            if size < MIN_MAX_BULK:
+                self._out.append(_PTTL % (len(keys), keys) + payload)
+            else:
+                self._out += (_PTTL % (len(keys), keys), payload)  # not copied
         else:
             batch.specs.append(spec)
             batch.keys.append(keys)
@@ -342,11 +345,13 @@ class Mirror:
         self._hurry = False
         out = self._out
         if out and self.link is not None:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+            self._out = []
             self._last = None  # under steady traffic a batch that grew on would never be answered to its end
             self.link.db = self._db
-            self.link.send(data)
+            if len(out) == 1:
+                self.link.send(out[0])
+            else:
+                self.link.send_pieces(out)
 
     # -- replies -------------------------------------------------------------------------------------------------
 

@@ -136,6 +136,23 @@ def test_what_goes(stage: Stage, taken: list[bool], chunk: bytes, goes: bool) ->
     assert taken == [goes]
 
 
+def test_a_big_value_is_sent_on_as_it_came(stage: Stage, taken: list[bool]) -> None:
+    """Many at once: their bytes are not put together, neither on the lane nor on the mirror connection."""
+    value = "v" * 40_000
+    clients = [stage.client() for _ in range(3)]
+    for number_, client in enumerate(clients):
+        client.session.read(encode([b"SET", b"k%d" % number_, value.encode()]))
+    clients[0].session.read(encode([b"APPEND", b"k", value.encode()]))
+    assert taken == [True] * 4
+    stage.serve()
+    said = [*(f"SET k{number_} {value}" for number_ in range(3)), f"APPEND k {value}"]
+    assert stage.lane.got() == said
+    stage.lane.answers(OK, OK, OK, number(40_000))
+    assert stage.mirror.got() == [*said[:3], "PTTL k", said[3]]
+    stage.mirror.answers(OK, OK, OK, number(-1), number(40_000))
+    assert stage.hub.mirror.settled == 4 and not stage.dirty
+
+
 def test_it_steps_aside_for_a_waiter(stage: Stage, taken: list[bool]) -> None:
     waiting, client = stage.client(), stage.client()
     waiting.says("BLPOP a 0")
