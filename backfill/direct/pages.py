@@ -77,6 +77,7 @@ class _Reading:
     size: int = 0
     deadlines: int = 0  # fields that have one: they may expire meanwhile
     placeholders: list[bytes] = field(default_factory=list)
+    first: bytes | None = None  # entry of a stream
     pending: list[bytes] = field(default_factory=list)  # of a stream's groups, in order, before the first page
 
 
@@ -321,6 +322,8 @@ async def _stream(reading: _Reading) -> Pages:
         entries = await reading.source.call(b"XRANGE", reading.key, start, b"+", b"COUNT", b"%d" % reading.per_page)
         if not expect(entries, "XRANGE"):
             break
+        if start == b"-":
+            reading.first = entries[0][0]
         last = entries[-1][0]
         present = {identity for identity, _ in entries}
         added: dict[bytes, Sequence[bytes]] = dict(entries)
@@ -402,7 +405,13 @@ def _rest_of_stream(
     last = streams.id_order(stream.last_id)
     lost = sum(counters and streams.id_order(entry.id) > last for group in groups for entry in group.pending)
     rest = streams.finish(
-        reading.temporary, stream, length, reading.placeholders, shift_ms=reading.shift_ms, counters=counters
+        reading.temporary,
+        stream,
+        length,
+        reading.first,
+        reading.placeholders,
+        shift_ms=reading.shift_ms,
+        counters=counters,
     )
     text = f"{lost} pending entries above the stream's last id cannot be made on the target" if lost else ""
     return list(rest), text
