@@ -41,7 +41,11 @@ MAX_MISUNDERSTOOD = 100  # different ones that are counted
 DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
 NEAR_EXPIRY = "may have expired on one side first"
 MIN_MAX_BULK = 1024 * 1024  # no server can be told a lower proto-max-bulk-len
-OVERHEAD_BYTES = 600  # of an effect in memory, besides its bytes
+OVERHEAD_BYTES = 680  # of an effect in memory, besides its bytes (tests/proxy/test_mirror.py measures both)
+BATCHED_BYTES = 200  # of one in a batch, besides its bytes and its key's
+KEY_BYTES = 110  # of each of several keys
+GUARD_BYTES = 60  # of a guard in front of one in a batch, besides its key's
+BATCH_BYTES = 530  # of a batch itself
 
 _ERROR = ord("-")
 _PUSH = ord(">")
@@ -147,12 +151,12 @@ class Mirror:
         one key."""
         _, _, payload, spec, args, db, _ = item
         inflight, last = self._inflight, self._last
-        size = len(payload) + OVERHEAD_BYTES
         if spec.one_key:
             keys = args[1]
+            size = len(payload) + len(keys) + BATCHED_BYTES
         else:
             keys = tuple(spec.keys(args))
-            size += len(payload)
+            size = len(payload) + sum(map(len, keys)) + KEY_BYTES * len(keys) + BATCHED_BYTES
         if (
             last is not None
             and inflight
@@ -176,6 +180,7 @@ class Mirror:
                 self._out.append(_PTTL % (len(keys), keys) + payload)
             else:
                 self._out += (_PTTL % (len(keys), keys), payload)  # not copied
+            size += GUARD_BYTES + len(keys)
         else:
             batch.specs.append(spec)
             batch.keys.append(keys)
@@ -192,18 +197,20 @@ class Mirror:
             self._drop(db, chain.from_iterable(run.columns[run.spec.key_columns]))
             return
         batch = self._batch(db, replied)
+        size = len(run.payload) + _kept(run)
         if guard:
             keys = list(dict.fromkeys(run.columns[1]))
             batch.specs += [None] * len(keys)
             batch.keys += keys
             batch.expected += [IMMORTAL] * len(keys)
             self._more += len(keys)
-            self._out.append(b"".join([_PTTL % (len(key), key) for key in keys]))
+            guards = b"".join([_PTTL % (len(key), key) for key in keys])
+            self._out.append(guards)
+            size += len(guards) + GUARD_BYTES * len(keys)
         batch.specs += [run.spec] * len(run)
         batch.keys += run.keys
         batch.expected += run.frames
         batch.effects += len(run)
-        size = len(run.payload) + OVERHEAD_BYTES * len(run)
         batch.size += size
         self.queued_bytes += size
         self._more += len(run)
@@ -224,6 +231,8 @@ class Mirror:
             self._select(db)
         self.seq += 1
         batch = Batch(self.seq, db, replied)
+        batch.size = BATCH_BYTES
+        self.queued_bytes += BATCH_BYTES
         self._last = (BATCH, batch)
         inflight.append(self._last)
         self._more -= 1
@@ -234,8 +243,8 @@ class Mirror:
         commands = effect.commands
         if not commands:
             return
-        longest = max(len(arg) for command in commands for arg in command)
-        if self.link is None or self.full or db not in self.link.dbs or self._too_long(longest):
+        sizes = [len(arg) for command in commands for arg in command]
+        if self.link is None or self.full or db not in self.link.dbs or self._too_long(max(sizes)):
             self._drop(db, effect.keys)
             if effect.barrier is not None and not self.retired:
                 self.whole_db(f"{effect.barrier[0].decode()} could not be mirrored")
@@ -246,7 +255,7 @@ class Mirror:
         if not effect.was_absent:  # then an equal reply proves that it was absent here, too
             for key in effect.guard:
                 self._guard(key)
-        size = self._put(commands)
+        size = self._put(commands, sum(sizes) + sum(len(reply) for reply in effect.expected if reply is not None))
         self._inflight.append((EFFECT, self.seq, size, db, effect, replied, len(commands) > 1))
 
     def copy(self, place: Place, commands: Sequence[Sequence[bytes]], form: Form) -> int | None:
@@ -282,8 +291,9 @@ class Mirror:
             self._out.append(encode(args))
             self._inflight.append((SKIP,))
 
-    def _put(self, commands: Sequence[Sequence[bytes]]) -> int:
-        """Encode, in MULTI/EXEC when there are several; the bytes counted. The last frame's item is the caller's."""
+    def _put(self, commands: Sequence[Sequence[bytes]], kept: int = 0) -> int:
+        """Encode, in MULTI/EXEC when there are several; the bytes counted, with those that are `kept` besides until the
+        answer. The last frame's item is the caller's."""
         out = self._out
         start = len(out)
         if len(commands) > 1:
@@ -296,7 +306,7 @@ class Mirror:
         else:
             out.append(encode(commands[0]))
         self._hurry = True
-        size = sum(map(len, out[start:])) + OVERHEAD_BYTES
+        size = sum(map(len, out[start:])) + kept + OVERHEAD_BYTES
         self.queued_bytes += size
         return size
 
@@ -515,6 +525,13 @@ class Mirror:
             elif item[0] == CALL:
                 item[1](None)
         self.lost(reason)
+
+
+def _kept(run: Run) -> int:
+    """Bytes that stay in memory of a pipeline besides its payload."""
+    named = run.columns[run.spec.key_columns]
+    for_each = BATCHED_BYTES + (KEY_BYTES * len(named) if len(named) > 1 else 0)
+    return len(run) * for_each + sum(map(len, chain.from_iterable(named)))
 
 
 def _pttl(frame: bytes) -> int:
