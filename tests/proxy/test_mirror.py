@@ -309,7 +309,7 @@ def test_what_an_effect_takes_in_memory_is_counted(stage: Stage, shape: str, tog
     dirty for nothing)."""
     command, reply = SHAPES[shape]
     client, mirror, unsent = stage.client(), stage.hub.mirror, list[bytes]()
-    stage.mirror.send = unsent.append  # type: ignore[method-assign]
+    stage.mirror.send = unsent.append  # type: ignore[method-assign, assignment]
 
     def write_keys(first: int, count: int) -> None:
         for start in range(first, first + count, together):
