@@ -378,3 +378,9 @@ class LaneLoss:
 
     def __repr__(self) -> str:
         return f"<LaneLoss {self.reason!r} writes={len(self.writes)} reads={len(self.reads)}>"
+
+    def refuse(self, frame: bytes) -> None:
+        """There is nobody to ask again: each read is answered with this error."""
+        for item in self.reads:
+            item[1].replies([frame] * (item[4] if item[0] == READS else 1))
+        self.reads.clear()
