@@ -26,7 +26,7 @@ READS = 12  # (READS, session, payload, db, awaited)      a pipeline of reads: s
 WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes of one shape
 
 # -- on the mirror connection (SWALLOW, SKIP, CALL as above) --
-GUARD = 9  # (GUARD, key)                                 PTTL asked before the EFFECT that follows
+GUARD = 9  # (GUARD,)                                     PTTL asked before the EFFECT that follows
 EFFECT = 10  # (EFFECT, seq, size, db, effect, replied, block)  `block`: the frame is an EXEC reply
 COPY = 11  # (COPY, seq, size, place, form, count)        the last reply of a state copy; count > 1: an EXEC reply
 BATCH = 14  # (BATCH, batch)                             effects as sent, answered together

@@ -1,26 +1,21 @@
 """The mirror queue: effects in lane order, down one pipelined connection to the mirror side.
 
-Owns the queue's order, its byte bound, and the comparison of every reply with what the serving side answered. What it
-cannot send, what is lost and what is answered differently becomes a dirty key: never silently (invariants 4, 8).
-Does not know clients, and never delays one (invariant 9).
-
-The expiry guard lives here: an effect that builds on a key's prior state is preceded by a PTTL of that key. If the
-key is missing there, or within clock uncertainty and lag of its deadline, the two sides may have built on different
-states whatever the reply says, and the key is dirty.
+Owns the queue's order and its byte bound, and asks the expiry guard's question in front of an effect that builds on a
+key's prior state. What it cannot send, what is lost and what is answered differently (judging.py) becomes a dirty key:
+never silently (invariants 4, 8). Does not know clients, and never delays one (invariant 9).
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from proxy.effects.compare import same_reply
 from proxy.effects.model import Effect
-from proxy.items import BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Keys, Run, each
+from proxy.items import BATCH, CALL, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run, each
+from proxy.judging import IMMORTAL, Judge
 from resp.encode import encode
-from resp.frames import elements
 
 if TYPE_CHECKING:
     from backfill.codec import Form
@@ -35,11 +30,6 @@ QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond 
 
 MANY = 64  # commands, or pipelines, that have gathered
 
-MISUNDERSTOOD = ("ERR unknown ", "ERR syntax error", "ERR wrong number of arguments", "nsupported ")
-MAX_MISUNDERSTOOD = 100  # different ones that are counted
-
-DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
-NEAR_EXPIRY = "may have expired on one side first"
 MIN_MAX_BULK = 1024 * 1024  # no server can be told a lower proto-max-bulk-len
 OVERHEAD_BYTES = 680  # of an effect in memory, besides its bytes (tests/proxy/test_mirror.py measures both)
 BATCHED_BYTES = 200  # of one in a batch, besides its bytes and its key's
@@ -49,9 +39,6 @@ BATCH_BYTES = 530  # of a batch itself
 
 _ERROR = ord("-")
 _PUSH = ord(">")
-_INTEGER = ord(":")
-_NOBODY: set[bytes] = set()
-IMMORTAL = b":-1\r\n"
 _PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 _MULTI = encode([b"MULTI"])
 _EXEC = encode([b"EXEC"])
@@ -64,15 +51,13 @@ class Mirror:
         self.link: Link | None = None
         self.seq = 0  # position of the last effect appended
         self.queued_bytes = 0
-        self.settled = 0  # effects acknowledged as expected
-        self.differed = 0  # effects that were answered otherwise
         self.dropped = 0  # effects never sent: no connection, or the queue was full
         self.mark: Mark = lambda db, key, reason, seq: None
         self.lost: Callable[[str], None] = lambda reason: None
         self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
         self.whole_db: Callable[[str], None] = lambda reason: None
+        self.judge = Judge(roles, clock, self._differs, lambda reason: self.whole_db(reason))
         self.answered = 0  # replies so far, lost ones included
-        self.misunderstood: Counter[str] = Counter()  # effects that the mirror side has no words for, by its error
         self.retired = False  # nothing is mirrored any more, and nothing is kept for later (see finish.py)
         self._roles = roles
         self._clock = clock
@@ -81,10 +66,8 @@ class Mirror:
         self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
         self._db = 0
-        self._pttls: list[tuple[bytes, int]] = []  # asked before the next effect: keys that will expire, or are missing
         self._last: tuple[int, Batch] | None = None  # the item of the batch that may grow
         self._hurry = False  # what has gathered is waited for
-        self._refused = b""  # the last error of a transaction's commands: EXEC's own says nothing
 
     def __repr__(self) -> str:
         return f"<Mirror {self.link!r} inflight={len(self._inflight)} bytes={self.queued_bytes} seq={self.seq}>"
@@ -121,7 +104,7 @@ class Mirror:
         """Use this connection from now on. Only when nothing is awaited."""
         assert not self._inflight
         self._out.clear()
-        self._pttls.clear()
+        self.judge.forget()
         self.queued_bytes = 0
         self.link = link
         link.owner = self
@@ -312,7 +295,7 @@ class Mirror:
 
     def _guard(self, key: bytes) -> None:
         self._out.append(encode((b"PTTL", key)))
-        self._inflight.append((GUARD, key))
+        self._inflight.append((GUARD,))
 
     def _select(self, db: int) -> None:
         self._out.append(encode([b"SELECT", b"%d" % db]))
@@ -380,11 +363,10 @@ class Mirror:
                     batch = item[1]
                     self._answered_batch(item, [frame, *islice(rest, len(batch.keys) - len(batch.got) - 1)])
                 elif kind == GUARD:
-                    if frame != IMMORTAL:
-                        self._pttls.append((item[1], _pttl(frame)))
+                    self.judge.guard(frame)
                 elif kind == EFFECT:
                     self.queued_bytes -= item[2]
-                    self._judge_effect(item, frame)
+                    self.judge.effect(item, frame)
                 elif kind == COPY:
                     self.queued_bytes -= item[2]
                     self._copied(item, frame)
@@ -392,7 +374,7 @@ class Mirror:
                     item[1](frame)
                 elif kind == SKIP:
                     if frame[0] == _ERROR:
-                        self._refused = frame
+                        self.judge.refused = frame
                 elif kind == SWALLOW and frame[0] == _ERROR:
                     text = frame[1:-2].decode(errors="replace")
                     if self.link is not None:
@@ -413,90 +395,17 @@ class Mirror:
             return
         self.queued_bytes -= batch.size
         if batch.got != batch.expected:
-            self._judge_batch(batch)
+            self.judge.batch(batch)
         else:
-            self.settled += batch.effects
-
-    def _judge_batch(self, batch: Batch) -> None:
-        near: set[Keys] = set()
-        for spec, keys, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
-            if spec is None:
-                if frame != IMMORTAL and self._is_near(_pttl(frame), batch.replied):
-                    near.add(keys)
-            elif not self._same(expected, frame):
-                self._differ(batch.db, each(keys), batch.seq, self._why(expected, frame, spec.name))
-            elif keys in near:
-                self._differ(batch.db, each(keys), batch.seq, NEAR_EXPIRY)
-            else:
-                self.settled += 1
-
-    def _judge_effect(self, item: tuple[Any, ...], frame: bytes) -> None:
-        _, seq, _, db, effect, replied, block = item
-        replies = elements(frame) if block and frame[0] != _ERROR else [frame]
-        reason = ""
-        refused, self._refused = self._refused, b""
-        if len(replies) != len(effect.commands):
-            reason = self._why(b"", refused or frame, b"EXEC")
-        else:
-            for command, expected, got in zip(effect.commands, effect.expected, replies, strict=True):
-                if not self._same(expected, got):
-                    reason = self._why(expected or b"", got, command[0])
-                    break
-        if reason and effect.barrier is not None:
-            self.whole_db(reason)
-        if reason:
-            self._differ(db, effect.keys, seq, reason)
-        elif self._near_expiry(replied):
-            self._differ(db, effect.keys, seq, NEAR_EXPIRY)
-        else:
-            self.settled += 1
-        self._pttls.clear()
-
-    @staticmethod
-    def _same(expected: bytes | None, got: bytes) -> bool:
-        if expected is None:
-            return got[0] != _ERROR
-        return expected == got or same_reply(expected, got)
-
-    def _near_expiry(self, replied: float) -> set[bytes]:
-        """The expiry guard's rule, over the keys asked before this effect: those that may have been alive on one side
-        only."""
-        return {key for key, pttl in self._pttls if self._is_near(pttl, replied)} if self._pttls else _NOBODY
-
-    def _is_near(self, pttl: int, replied: float) -> bool:
-        age_ms = (self._clock() - replied) * 1000
-        return pttl == -2 or 0 <= pttl <= self._roles.uncertainty_ms + DEADLINE_SLACK_MS + age_ms
-
-    @staticmethod
-    def _why(expected: bytes, got: bytes, name: bytes) -> str:
-        command = name.decode(errors="replace")
-        if got[0] == _ERROR:
-            return f"{command} failed on the mirror: {got[1:-2].decode(errors='replace')[:120]}"
-        return f"{command} was answered differently"
-
-    def _differ(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
-        self.differed += 1
-        self._note_misunderstood(reason)
-        for key in keys:
-            self.mark(db, key, reason, seq)
-
-    def _note_misunderstood(self, reason: str) -> None:
-        """A refusal that shows that the mirror side does not know the command, or the option."""
-        if any(words in reason for words in MISUNDERSTOOD):
-            text = reason.partition(", with args")[0]
-            if text in self.misunderstood or len(self.misunderstood) < MAX_MISUNDERSTOOD:
-                self.misunderstood[text] += 1
+            self.judge.settled += batch.effects
 
     def _copied(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, place, form, count = item
-        replies = elements(frame) if count > 1 and frame[0] != _ERROR else [frame]
-        error = next((reply for reply in replies if reply[0] == _ERROR), None)
-        refused, self._refused = self._refused, b""
-        if error is not None and error.startswith(b"-EXECABORT"):
-            error = refused or error
-        if error is None and len(replies) != count:
-            error = b"-ERR the rebuilding transaction was not executed\r\n"
-        self.copied(place, seq, form, error)
+        self.copied(place, seq, form, self.judge.copy(frame, count))
+
+    def _differs(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
+        for key in keys:
+            self.mark(db, key, reason, seq)
 
     def on_full(self, full: bool) -> None:
         """Its own byte limit is far higher; beyond that, effects become dirty keys."""
@@ -510,7 +419,7 @@ class Mirror:
         self.answered += len(inflight) + self._more
         self._more = 0
         self._out.clear()
-        self._pttls.clear()
+        self.judge.forget()
         self.queued_bytes = 0
         for item in inflight:
             if item[0] == BATCH:
@@ -532,8 +441,3 @@ def _kept(run: Run) -> int:
     named = run.columns[run.spec.key_columns]
     for_each = BATCHED_BYTES + (KEY_BYTES * len(named) if len(named) > 1 else 0)
     return len(run) * for_each + sum(map(len, chain.from_iterable(named)))
-
-
-def _pttl(frame: bytes) -> int:
-    """Milliseconds; -1 without a deadline, -2 without a key or an answer."""
-    return int(frame[1:-2]) if frame[0] == _INTEGER else -2

@@ -227,7 +227,7 @@ def test_a_pipeline_of_msets(stage: Stage) -> None:
     assert stage.mirror.got() == ["MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"]
     stage.mirror.answers(OK, ERROR, OK)
     assert sorted(stage.dirty) == [(0, b"c"), (0, b"d")]
-    assert (stage.hub.mirror.settled, stage.hub.mirror.differed, stage.hub.mirror.queued_bytes) == (2, 1, 0)
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed, stage.hub.mirror.queued_bytes) == (2, 1, 0)
 
 
 @pytest.mark.parametrize("chunk", [pipeline("MSET a 1 b 2", "MSET c 3 d 4"), pipeline("MSET a 1 b 2 c 3 d 4")])
@@ -297,7 +297,7 @@ def test_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
     stage.mirror.answers(OK)
     assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
     assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
-    assert (stage.hub.mirror.settled, stage.hub.mirror.differed) == (3, 2)
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed) == (3, 2)
 
 
 def test_guarded_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
@@ -314,7 +314,7 @@ def test_guarded_effects_of_several_clients_are_answered_together(stage: Stage) 
     stage.mirror.answers(number(0), OK)
     assert sorted(stage.dirty) == [(0, b"b")]
     assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
-    assert (stage.hub.mirror.settled, stage.hub.mirror.differed) == (3, 1)
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed) == (3, 1)
 
 
 def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> None:
@@ -327,7 +327,7 @@ def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> No
         stage.lane.answers(OK)
         one_effect = stage.hub.mirror.queued_bytes // 2
         stage.mirror.answers(OK)
-        assert stage.hub.mirror.settled == number_ + 1
+        assert stage.hub.mirror.judge.settled == number_ + 1
         assert stage.hub.mirror.queued_bytes == one_effect
 
 

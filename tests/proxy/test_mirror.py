@@ -31,7 +31,7 @@ def test_the_same_reply_settles(stage: Stage) -> None:
     write(stage, "SET k v")
     assert stage.mirror.got() == ["SET k v"]
     stage.mirror.answers(OK)
-    assert (stage.hub.mirror.settled, stage.dirty) == (1, {})
+    assert (stage.hub.mirror.judge.settled, stage.dirty) == (1, {})
     assert stage.hub.settled
 
 
@@ -41,7 +41,7 @@ def test_another_reply_makes_the_key_dirty(stage: Stage, reply: bytes) -> None:
     assert stage.mirror.got() == ["PTTL k", "SADD k m"]
     stage.mirror.answers(FOREVER, reply)
     assert list(stage.dirty) == [(0, b"k")]
-    assert stage.hub.mirror.differed == 1
+    assert stage.hub.mirror.judge.differed == 1
 
 
 @pytest.mark.parametrize(
@@ -265,7 +265,7 @@ def test_they_do_not_wait_when_there_are_many(stage: Stage) -> None:
 
 
 def test_they_do_not_wait_when_somebody_waits_for_them(stage: Stage) -> None:
-    stage.hub._conditions.append((lambda: stage.hub.mirror.settled == 1, trio.Event()))
+    stage.hub._conditions.append((lambda: stage.hub.mirror.judge.settled == 1, trio.Event()))
     writes(stage, 1)
     assert stage.mirror.got() == ["SET k0 v"]
 
