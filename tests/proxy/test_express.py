@@ -341,7 +341,7 @@ def test_it_notes_all_keys_of_msets(stage: Stage, tmp_path: Path) -> None:
 
 def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
     noted: list[tuple[int, bytes]] = []
-    committed = (-1, b"committed")
+    committed, sent = (-1, b"committed"), (-1, b"sent")
 
     class Notes:
         def note(self, db: int, keys: list[bytes]) -> None:
@@ -353,12 +353,19 @@ def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
             noted.append((db, key))
 
         def commit(self) -> None:
-            if noted and noted[-1] is not committed:
+            if noted and noted[-1] not in (committed, sent):
                 noted.append(committed)
 
     stage.hub.journal = Notes()  # type: ignore[assignment]
+    stage.lane.send = lambda data: noted.append(sent)  # type: ignore[method-assign, assignment]
     client = stage.client(db=1)
     client.sends(pipeline("SET a 1"))
     client.sends(pipeline("SET b 1", "SET c 1"))
     client.sends(pipeline("MSET d 1 e 1"))
-    assert noted == [(1, b"a"), committed, (1, b"b"), (1, b"c"), committed, (1, b"d"), (1, b"e"), committed]
+    client.says("MULTI", "SET f 1", "EXEC")
+    assert noted == [
+        *((1, b"a"), committed, sent),
+        *((1, b"b"), (1, b"c"), committed, sent),
+        *((1, b"d"), (1, b"e"), committed, sent),
+        *((1, b"f"), committed, sent),
+    ]
