@@ -138,7 +138,11 @@ class BigKeys:
                 shift_ms,
                 min(MAX_PAGE_ELEMENTS, max(1, PAGE_BYTES * length // max(1, size))),
             )
-            lost = await self._read(reading, pager)
+            try:
+                lost = await self._read(reading, pager)
+            except ServerRefuses:  # its type has changed, or the target does not take it
+                await target.call(b"UNLINK", reading.temporary)
+                raise
             if lost is not None:
                 return Outcome(reading.size, rereads, stream=kind == b"stream", lost=lost)
             await target.call(b"UNLINK", reading.temporary)

@@ -19,10 +19,12 @@ from hypothesis import strategies as st
 
 from backfill.direct import copier, pages, pipe
 from backfill.direct import replicate as replicate_module
+from backfill.direct.nurseries import open_nursery
 from backfill.direct.patterns import compile_pattern
 from backfill.direct.replicate import Mode, Refused
 from backfill.direct.selection import Selection
 from backfill.embedded import TlsFiles
+from backfill.errors import ConnectionLost
 from resp.slots import key_slot
 from tests.equality import assert_equal_servers, compare_servers
 from tests.integration.direct_rig import Command, compare, fill_with_special_keys, replicate, replication, run_here
@@ -369,6 +371,31 @@ def test_lost_connections(two: tuple[Server, Server], tmp_path: Path) -> None:
 
         trio.run(main)
     assert_equal_servers(source, target)
+
+
+def test_to_copy_the_same_keys_again_is_no_progress(two: tuple[Server, Server], tmp_path: Path) -> None:
+    """A target that ends every attempt after some keys: the copy gives up, as its patience says."""
+    source, target = two
+    source.call("DEBUG", "POPULATE", 3000)
+    with Relay(target) as relay:
+        run = replication(source, relay, tmp_path, keys_rate=1000.0, patience=0.5)
+
+        async def cut() -> None:
+            while True:
+                seen = run.tally.copied
+                while run.tally.copied < seen + 50:
+                    await trio.sleep(0.002)
+                await trio.to_thread.run_sync(relay.cut)
+
+        async def main() -> None:
+            with trio.fail_after(30):
+                async with open_nursery() as nursery:
+                    nursery.start_soon(cut)
+                    await run.run()
+
+        with pytest.raises(ConnectionLost):
+            trio.run(main)
+    assert run.status()["attempts"] > 2 and target.call("DBSIZE") < 3000
 
 
 @pytest.mark.parametrize("side", [pytest.param(0, id="source", marks=pytest.mark.slow), pytest.param(1, id="target")])
