@@ -515,8 +515,8 @@ def test_memory(two: tuple[Server, Server], tmp_path: Path) -> None:
             client.sadd("many", *range(start, start + 5000))
         for number in range(300):
             client.set(f"large {number}", b"x" * 1_000_000)
-    for command in (["replicate", "--state-dir", str(tmp_path)], ["compare"]):
-        words = [*CROSSFADE, *command, source.url, target.url, "--json"]
+    for command in ("replicate", "compare"):
+        words = [*CROSSFADE, command, source.url, target.url, "--state-dir", str(tmp_path), "--json"]
         done = subprocess.run([sys.executable, "-S", "-c", LAUNCHER, *words], cwd=ROOT, capture_output=True, check=True)
         assert int(done.stdout.splitlines()[-1]) < 150 * 1024, command
     assert compare(source, target).different == 0
