@@ -144,11 +144,12 @@ def replicate(
 
     URLs may come from the environment (CROSSFADE_SOURCE, CROSSFADE_TARGET), which keeps passwords off the command line.
     Killed at any time, the same command goes on where it was.
+
+    With --type a key of another type on SOURCE is as good as none there: with --mode live (or --delete-extra) it is
+    deleted on TARGET, if it is of a wanted type there. What is of another type on TARGET stays.
     """
     selection = selection_of(source, target, **chosen)
     live = mode == Mode.LIVE.value
-    if live and selection.types:
-        fail("--type does not go with --mode live: a key may change its type", EXIT_USAGE)
     if until_converged and not live:
         fail("--until-converged is for --mode live; a snapshot ends by itself", EXIT_USAGE)
     setproctitle(f"crossfade replicate {source} {target} --mode {mode}")

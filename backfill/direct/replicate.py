@@ -176,13 +176,15 @@ class Replication:
             await self._gate(target)
             self._connected = self._ours = True
             self._fences.append(target.wire.client_id)
-            big = BigKeys(plan.source, plan.target, facts, self._fences, live=plan.mode is Mode.LIVE)
+            types = plan.selection.types
+            big = BigKeys(plan.source, plan.target, facts, self._fences, types=types, live=plan.mode is Mode.LIVE)
             copier = Copier(
                 source,
                 target,
                 facts,
                 self.tally,
                 big,
+                types=types,
                 struct=plan.struct,
                 ordered=plan.mode is Mode.LIVE,
                 keys_rate=Rate(plan.keys_rate),

@@ -569,7 +569,6 @@ def test_wrong_use(
     wrong = locked.url.replace("right", "wrong")
     for code, words, text in [
         (2, ("http://x", target.url), "unknown scheme http://"),
-        (2, (source.url, target.url, "--mode", "live", "--type", "hash"), "--type does not go with --mode live"),
         (2, (source.url, target.url, "--slots", "9-5"), "the first before the last"),
         (2, (source.url + "/1", target.url), "must name the same db"),
         (2, (source.url, target.url, "--bandwidth", "much"), "is not a number of bytes"),
