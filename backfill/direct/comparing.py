@@ -124,8 +124,9 @@ class Comparison:
         if saved is not None:
             assert self._checkpoint is not None
             self._progress = saved.progress
-            checked = f"{self.report.checked:,} keys were compared before"
-            self._say(f"going on from the checkpoint {self._checkpoint.path}: {checked}")
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved.at))
+            told = f"{self.report.checked:,} keys were compared before (--restart begins anew)"
+            self._say(f"going on from the checkpoint {self._checkpoint.path} of {when}: {told}")
 
     async def _run(self) -> None:
         plan = self._plan

@@ -174,6 +174,7 @@ class Saved:
     run_ids: tuple[str, str]
     client_ids: list[int]  # our connections to the target, to be fenced
     findings_bytes: int  # of the findings file, up to which it belongs to this
+    at: float  # when it was written, in seconds since 1970
 
 
 class ComparisonFile(CheckpointFile):
@@ -198,6 +199,7 @@ class ComparisonFile(CheckpointFile):
                 (str(first), str(second)),
                 [int(number) for number in document["client_ids"]],
                 int(document["findings_bytes"]),
+                self.path.stat().st_mtime,
             )
         except BROKEN:
             raise self.not_ours() from None

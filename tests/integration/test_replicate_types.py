@@ -15,6 +15,7 @@ from backfill.direct import copier, pages
 from backfill.direct.selection import Selection
 from tests.equality import compare_servers
 from tests.integration.direct_rig import compare, converged, live, replicate
+from tests.integration.test_replicate_live import without_tracking
 from tests.servers import Pool, Server
 from tests.traffic import Traffic, preload
 
@@ -73,14 +74,17 @@ STEPS: list[tuple[tuple[Any, ...], ...]] = [
 
 
 @pytest.mark.parametrize(("one", "other"), PAIRS)
-@pytest.mark.parametrize("struct", [False, pytest.param(True, marks=pytest.mark.slow)], ids=["chosen", "struct"])
-def test_every_kind_of_change(server_pool: Pool, tmp_path: Path, one: str, other: str, struct: bool) -> None:
+@pytest.mark.parametrize(
+    "way", ["chosen", *(pytest.param(way, marks=pytest.mark.slow) for way in ("struct", "notified"))]
+)
+def test_every_kind_of_change(server_pool: Pool, tmp_path: Path, one: str, other: str, way: str) -> None:
     source, target = server_pool.get(one), server_pool.get(other)
     for words in (("SADD", "own", "own"), ("SET", "kept", "own"), ("SET", "k", "own"), ("HSET", "mine", "f", 1)):
         target.call(*words)
     source.call("SET", "kept", "other")
     source.call("ZADD", "mine", 1, "other")
-    run = live(source, target, tmp_path, selection=TYPES, allow_non_empty=True, struct=struct)
+    url = without_tracking(source) if way == "notified" else source.url
+    run = live(url, target, tmp_path, selection=TYPES, allow_non_empty=True, struct=way == "struct")
 
     def do(commands: tuple[tuple[Any, ...], ...]) -> None:
         with source.client(single_connection_client=True) as client:
