@@ -56,6 +56,7 @@ class Options:
     entries_read: bool = True  # `compare_servers` leaves it out where the two count it differently
     empty_consumers: bool = False
     deleted_pending: bool = False
+    kinds: frozenset[str] = frozenset()  # if any: only keys of these types; on a, others are as good as none
     limit: int = 100
 
 
@@ -134,9 +135,15 @@ def _differences(a: HasClient | str, b: HasClient | str, dbs: Sequence[int], opt
             for start in range(0, len(keys), BATCH):
                 batch = keys[start : start + BATCH]
                 for key, here, there in zip(batch, readers[0].read(batch), readers[1].read(batch), strict=True):
-                    found = compare_readings(here, there, options)
+                    found = compare_readings(*_of_kinds(here, there, options.kinds), options)
                     if found is not None:
                         yield Difference(db, key, *found)
+
+
+def _of_kinds(a: Reading, b: Reading, kinds: frozenset[str]) -> tuple[Reading, Reading]:
+    if not kinds or a.kind in kinds:
+        return a, b
+    return Reading("none", a.read_ms, None, None), b if b.kind in kinds else Reading("none", b.read_ms, None, None)
 
 
 class Reader:
