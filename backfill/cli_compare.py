@@ -9,20 +9,20 @@ import json
 import re
 import secrets
 import sys
-from base64 import b64encode
-from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import click
 from setproctitle import setproctitle
 
-from .cli_copy import code_of, run, selecting, selection_of
-from .cli_types import EXIT_DIFFERENT, EXIT_USAGE, fail
+from .cli_copy import checkpointing, code_of, run_locked, say, selecting, selection_of
+from .cli_types import EXIT_DIFFERENT, fail
 from .compare import show
 from .counts import STATUSES
-from .direct.comparing import ComparePlan, Comparison, Finding
+from .direct.checkpoint import default_name, identity
+from .direct.comparing import ComparePlan, Comparison
+from .direct.comparing_progress import ComparisonFile
+from .findings import FindingsFile
 from .url import Url
 
 
@@ -48,7 +48,10 @@ class SampleType(click.ParamType[tuple[float, int]]):
 @click.option("--sample", type=SampleType(), help="Only so many keys, or this part of them, by chance.")
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most.")
 @click.option("--fix", is_flag=True, help="Copy what differs to TARGET, delete what only TARGET has.")
-@click.option("--findings", type=click.Path(dir_okay=False, writable=True), help="All differences as JSON lines.")
+@click.option(
+    "--findings", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="All differences as JSON lines."
+)
+@checkpointing
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def compare(
     source: Url,
@@ -59,14 +62,19 @@ def compare(
     sample: tuple[float, int] | None,
     rate: float,
     fix: bool,
-    findings: str | None,
+    findings: Path | None,
+    checkpoint: Path | None,
+    state_dir: Path,
+    restart: bool,
     as_json: bool,
     **chosen: Any,
 ) -> None:
     """Compare SOURCE and TARGET key by key, both ways, without a proxy.
 
     A key that differs is looked at again after a pause, as it may have changed between the two reads. The exit code is
-    0 when all is equal (with --fix: by now), 1 when not.
+    0 when all is equal (with --fix: by now), 1 when not. Killed at any time, the same command goes on where it was.
+
+    With --type a key of another type on SOURCE is as good as none there.
     """
     selection = selection_of(source, target, **chosen)
     share, count = sample or (1.0, 0)
@@ -84,10 +92,15 @@ def compare(
         fix=fix,
         keys_rate=rate,
     )
-    with ExitStack() as stack:
-        tell = _findings_file(stack, findings)
-        comparison = Comparison(plan, tell)
-        problem = run(comparison.run, lambda: _compare_bar(comparison))
+    file = FindingsFile(findings) if findings is not None else None
+    which = comparison_identity(plan, findings)
+    kept = ComparisonFile(checkpoint or state_dir / default_name(which, "compare"), which)
+    comparison = Comparison(plan, kept, file, say)
+    try:
+        problem = run_locked(kept, restart, comparison.run, lambda: _compare_bar(comparison))
+    finally:
+        if file is not None:
+            file.close()
     _tell_comparison(comparison, as_json)
     if problem is not None:
         fail(problem.text, code_of(problem))
@@ -95,24 +108,17 @@ def compare(
     sys.exit(0 if report.complete and report.different == report.fixed else EXIT_DIFFERENT)
 
 
-def _findings_file(stack: ExitStack, path: str | None) -> Callable[[Finding], None]:
-    if path is None:
-        return lambda finding: None
-    try:
-        file = stack.enter_context(Path(path).open("w"))  # noqa: SIM115 - the stack closes it
-    except OSError as error:
-        fail(f"cannot write the findings to {path}: {error.strerror}", EXIT_USAGE)
-    return lambda finding: print(json.dumps(finding_json(finding)), file=file, flush=True)
-
-
-def finding_json(finding: Finding) -> dict[str, Any]:
-    """A key that is no text is told in base64."""
-    document: dict[str, Any] = {"db": finding.db, "status": finding.status, "detail": finding.detail}
-    try:
-        document["key"] = finding.key.decode()
-    except UnicodeDecodeError:
-        document["key_base64"] = b64encode(finding.key).decode()
-    return document
+def comparison_identity(plan: ComparePlan, findings: Path | None) -> dict[str, Any]:
+    """What must be the same for a comparison to be the same. No secrets."""
+    which = identity(plan.source, plan.target, plan.selection, "compare")
+    del which["mode"]
+    return {
+        **which,
+        "--tolerance": plan.tolerance_ms,
+        "--sample": [plan.sample, plan.sample_keys],
+        "--fix": plan.fix,
+        "--findings": str(findings.resolve()) if findings is not None else "",
+    }
 
 
 def _compare_bar(comparison: Comparison) -> dict[str, Any]:
@@ -125,7 +131,7 @@ def _tell_comparison(comparison: Comparison, as_json: bool) -> None:
     report = comparison.report
     document = report.to_json()
     if as_json:
-        click.echo(json.dumps({**document, "findings": [finding_json(finding) for finding in report.findings]}))
+        click.echo(json.dumps({**document, "findings": [finding.to_json() for finding in report.findings]}))
         return
     if not report.complete and not report.checked:
         return  # the reason is all there is to say
@@ -136,6 +142,6 @@ def _tell_comparison(comparison: Comparison, as_json: bool) -> None:
     lines += [f"db {each.db} {each.status} {show(each.key)}: {each.detail}" for each in report.findings]
     if report.different > len(report.findings):
         lines.append(f"... and {report.different - len(report.findings):,} more (--findings FILE has all)")
-    lines += [] if report.complete else ["not complete"]
+    lines += [] if report.complete else ["not complete: run the same command to go on"]
     for line in lines:
         click.echo(line)

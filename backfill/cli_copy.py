@@ -19,12 +19,13 @@ import trio
 from setproctitle import setproctitle
 
 from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, SizeType, UrlType, choosing_keys, fail
-from .direct.checkpoint import Checkpoint, CheckpointError, default_name, identity
+from .direct.checkpoint import Checkpoint, CheckpointError, CheckpointFile, default_name, identity
 from .direct.feed import CannotFollow
 from .direct.nurseries import open_nursery
 from .direct.replicate import Mode, Plan, Refused, Replication, State
 from .direct.selection import Selection, parse_slots
 from .errors import BackfillError, ConnectError, ConnectionLost
+from .findings import FindingsError
 from .url import Url, UrlError
 
 PROGRESS_S = 0.25
@@ -33,7 +34,7 @@ PROGRESS_S = 0.25
 def code_of(problem: BackfillError) -> int:
     """The exit code that a failure has."""
     match problem:
-        case CheckpointError() | UrlError():
+        case CheckpointError() | FindingsError() | UrlError():
             return EXIT_USAGE
         case ConnectError() | ConnectionLost():
             return EXIT_CONNECT
@@ -49,6 +50,26 @@ def selecting(command: Callable[..., None]) -> Callable[..., None]:
         choosing_keys(),
         click.argument("target", type=UrlType(), envvar="CROSSFADE_TARGET"),
         click.argument("source", type=UrlType(), envvar="CROSSFADE_SOURCE"),
+    ):
+        command = decorate(command)
+    return command
+
+
+def checkpointing(command: Callable[..., None]) -> Callable[..., None]:
+    """Where it goes on after a kill, and whether it does."""
+    for decorate in (
+        click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says."),
+        click.option(
+            "--state-dir",
+            type=click.Path(file_okay=False, path_type=Path),
+            default=Path("crossfade-state"),
+            envvar="CROSSFADE_STATE_DIR",
+            show_default=True,
+            help="Where the checkpoint is kept, unless --checkpoint says so.",
+        ),
+        click.option(
+            "--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Where to go on after a kill."
+        ),
     ):
         command = decorate(command)
     return command
@@ -100,16 +121,7 @@ def selection_of(source: Url, target: Url, **chosen: tuple[Any, ...]) -> Selecti
 @click.option(
     "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds without any progress."
 )
-@click.option("--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Where to go on after a kill.")
-@click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("crossfade-state"),
-    envvar="CROSSFADE_STATE_DIR",
-    show_default=True,
-    help="Where the checkpoint is kept, unless --checkpoint says so.",
-)
-@click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
+@checkpointing
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replicate(
     source: Url,
@@ -132,11 +144,12 @@ def replicate(
 
     URLs may come from the environment (CROSSFADE_SOURCE, CROSSFADE_TARGET), which keeps passwords off the command line.
     Killed at any time, the same command goes on where it was.
+
+    With --type a key of another type on SOURCE is as good as none there: with --mode live (or --delete-extra) it is
+    deleted on TARGET, if it is of a wanted type there. What is of another type on TARGET stays.
     """
     selection = selection_of(source, target, **chosen)
     live = mode == Mode.LIVE.value
-    if live and selection.types:
-        fail("--type does not go with --mode live: a key may change its type", EXIT_USAGE)
     if until_converged and not live:
         fail("--until-converged is for --mode live; a snapshot ends by itself", EXIT_USAGE)
     setproctitle(f"crossfade replicate {source} {target} --mode {mode}")
@@ -155,16 +168,8 @@ def replicate(
     )
     which = identity(source, target, selection, mode)
     file = Checkpoint(checkpoint or state_dir / default_name(which), which)
-    replication = Replication(plan, file, lambda text: click.echo(f"crossfade: {text}", err=True))
-    try:
-        file.lock()
-        if restart:
-            file.remove()
-        problem = run(replication.run, lambda: _replicate_bar(replication))
-    except CheckpointError as trouble:
-        problem = trouble
-    finally:
-        file.unlock()
+    replication = Replication(plan, file, say)
+    problem = run_locked(file, restart, replication.run, lambda: _replicate_bar(replication))
     _tell_replication(replication, as_json)
     if problem is not None:
         fail(problem.text, code_of(problem))
@@ -207,7 +212,27 @@ def _tell_replication(replication: Replication, as_json: bool) -> None:
         click.echo(line)
 
 
+def say(text: str) -> None:
+    """One line for whoever watches, beside the result."""
+    click.echo(f"crossfade: {text}", err=True)
+
+
 # -- running -----------------------------------------------------------------------------------------------------------
+
+
+def run_locked(
+    file: CheckpointFile, restart: bool, work: Callable[[], Awaitable[None]], bar: Callable[[], dict[str, Any]]
+) -> BackfillError | None:
+    """As `run`, as the only one with this checkpoint; with `restart` as if there were none."""
+    try:
+        file.lock()
+        if restart:
+            file.remove()
+        return run(work, bar)
+    except CheckpointError as trouble:
+        return trouble
+    finally:
+        file.unlock()
 
 
 def run(work: Callable[[], Awaitable[None]], bar: Callable[[], dict[str, Any]]) -> BackfillError | None:

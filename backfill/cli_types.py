@@ -68,6 +68,15 @@ def fail(text: str, code: int) -> NoReturn:
     sys.exit(code)
 
 
+def source_and_target(command: Body) -> Body:
+    """The two servers of a migration, as options; from the environment, passwords stay off the command line."""
+
+    def server(name: str, text: str) -> Callable[[Body], Body]:
+        return click.option(f"--{name}", type=UrlType(), required=True, envvar=f"CROSSFADE_{name.upper()}", help=text)
+
+    return server("source", "The server to leave.")(server("target", "The server to move to.")(command))
+
+
 def choosing_keys(*, types: Sequence[str] = KINDS, more: str = "") -> Callable[[Body], Body]:
     """The options that choose keys, each a tuple: match, exclude, types, dbs, slots. `types`: what --type takes;
     `more`: what else its help says."""

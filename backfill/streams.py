@@ -4,12 +4,15 @@ XINFO STREAM key FULL COUNT 0 tells everything at one point of the history (meas
 entries, last id, counters, and of each group the consumers and pending entries with delivery time and count.
 
 Since 7.0 an XCLAIM of an entry that does not exist drops it instead of making it pending. A deleted but still
-pending entry is therefore added as a placeholder in its place, claimed, and deleted again, which keeps it pending.
+pending entry is therefore added as a placeholder in its place, claimed, and deleted again, which keeps it pending. What
+was trimmed is trimmed again: XDEL would raise max-deleted-entry-id, which no command sets back to nothing.
+
+Redis 8.2 takes no more for a group's entries-read than the stream's entries-added at that moment: that is raised first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
@@ -20,6 +23,7 @@ NO_ID = b"0-0"
 IDS_PER_COMMAND = 500
 PLACEHOLDER = (b"", b"")
 TEMPORARY_GROUP = b"crossfade"  # makes an empty stream, and is destroyed at once
+MORE_THAN_ANY = b"%d" % (2**63 - 1)  # entries
 
 
 def read(key: bytes) -> Command:
@@ -69,19 +73,26 @@ def write(key: bytes, stream: Stream, *, shift_ms: int, counters: bool) -> Itera
     entries = {**dict.fromkeys(placeholders, PLACEHOLDER), **stream.entries}
     for identity in sorted(entries, key=id_order) if placeholders else entries:
         yield [b"XADD", key, identity, *entries[identity]]
-    yield from finish(key, stream, len(stream.entries), placeholders, shift_ms=shift_ms, counters=counters)
+    first = next(iter(stream.entries), None)
+    yield from finish(key, stream, len(stream.entries), first, placeholders, shift_ms=shift_ms, counters=counters)
 
 
 def finish(
-    key: bytes, stream: Stream, count: int, placeholders: list[bytes], *, shift_ms: int, counters: bool
+    key: bytes,
+    stream: Stream,
+    count: int,
+    first: bytes | None,
+    placeholders: list[bytes],
+    *,
+    shift_ms: int,
+    counters: bool,
 ) -> Iterator[Command]:
-    """What comes behind the `count` entries, and the placeholders among them: groups, and the counters."""
-    if not count and not placeholders and not stream.groups:
+    """What comes behind the `count` entries (the id of the `first`), and the placeholders among them, in their order:
+    groups, and the counters."""
+    if not count and not placeholders:
         yield from write_empty(key)
-    for group in stream.groups:
-        yield from write_group(key, group, shift_ms, counters)
-    for batch in batches(placeholders):
-        yield [b"XDEL", key, *batch]
+    yield from write_groups(key, stream.groups, stream.last_id, shift_ms, counters)
+    yield from _drop(key, placeholders, first, counters)
     yield from write_counters(key, stream, count, counters)
 
 
@@ -103,6 +114,32 @@ def lost(stream: Stream, *, counters: bool) -> int:
     """How many pending entries the target cannot hold."""
     held = {*stream.entries, *deleted_but_pending(stream, counters)}
     return sum(entry.id not in held for group in stream.groups for entry in group.pending)
+
+
+def _drop(key: bytes, placeholders: list[bytes], first: bytes | None, counters: bool) -> Iterator[Command]:
+    """The commands that delete the placeholders again."""
+    order = None if first is None else id_order(first)
+    if counters and placeholders and (order is None or id_order(placeholders[0]) < order):
+        yield trim_before(key, first)
+        placeholders = [each for each in placeholders if order is not None and id_order(each) > order]
+    for batch in batches(placeholders):
+        yield [b"XDEL", key, *batch]
+
+
+def trim_before(key: bytes, first: bytes | None) -> Command:
+    """Nothing stays in front of this entry; None: nothing at all."""
+    return [b"XTRIM", key, b"MAXLEN", b"=", b"0"] if first is None else [b"XTRIM", key, b"MINID", b"=", first]
+
+
+def write_groups(
+    key: bytes, groups: Sequence[Group], last_id: bytes, shift_ms: int, counters: bool
+) -> Iterator[Command]:
+    """The commands that make the groups of a stream that is there. `write_counters` sets right what they do to
+    entries-added."""
+    if counters and last_id != NO_ID and any(group.entries_read for group in groups):
+        yield [b"XSETID", key, last_id, b"ENTRIESADDED", MORE_THAN_ANY, b"MAXDELETEDID", NO_ID]
+    for group in groups:
+        yield from write_group(key, group, shift_ms, counters)
 
 
 def write_group(key: bytes, group: Group, shift_ms: int, counters: bool) -> Iterator[Command]:

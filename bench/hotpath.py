@@ -64,6 +64,9 @@ class Link:
     def send(self, data: bytes) -> None:
         self.sent += 1
 
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        self.sent += 1
+
 
 class Floor:
     def add(self, handler: Any) -> None: ...

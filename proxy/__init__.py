@@ -6,7 +6,8 @@ The natural way through the house is the way of one command:
     router.py    command -> where it goes (lane, pinned connection, the proxy itself)
     lane.py      the shared connection to the serving side; its reply order is the order of execution
     effects/     what a write did, as deterministic commands (pure)
-    mirror.py    effects in lane order, down one connection to the mirror side; replies compared
+    mirror.py    effects in lane order, down one connection to the mirror side
+    judging.py   replies compared with those of the serving side (pure)
     dirty.py     keys whose mirror copy may differ, one small state machine a key (pure)
     repair.py    reads dirty keys in the lane, queues the copies on the mirror
 

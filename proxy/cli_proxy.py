@@ -8,7 +8,7 @@ from typing import Any
 import click
 from setproctitle import setproctitle
 
-from backfill.cli_types import EXIT_USAGE, Failed, UrlType, fail
+from backfill.cli_types import EXIT_USAGE, Failed, fail, source_and_target
 from backfill.url import Url
 from proxy.cli import state_dir_option
 from proxy.journal import Sync, WhenFull
@@ -32,8 +32,7 @@ class AddressType(click.ParamType[tuple[str, int]]):
 
 
 @click.command()
-@click.option("--source", type=UrlType(), required=True, envvar="CROSSFADE_SOURCE", help="The server to leave.")
-@click.option("--target", type=UrlType(), required=True, envvar="CROSSFADE_TARGET", help="The server to move to.")
+@source_and_target
 @click.option("--listen", type=AddressType(), default="127.0.0.1:7379", show_default=True, help="For the applications.")
 @click.option("--http", type=AddressType(), help="Prometheus metrics on this address.")
 @click.option("--no-auth", is_flag=True, help="Let clients in without the source's password.")

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 
 from proxy.effects.model import Kind
 from proxy.items import Run
-from resp.catalog import Route, Spec
-from resp.plain import CRLF, read_columns, read_one
+from resp.catalog import NOWHERE, Route, Spec
+from resp.plain import CRLF, MAX_BYTES, read_big, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -40,10 +40,15 @@ class Express:
         lane = hub.lane
         if hub.paused or lane.link is None or not session.authenticated:
             return False
-        pieces = data.split(CRLF)
-        args = read_one(pieces)
-        if args is None:
-            return self._take_run(session, data, pieces)
+        if len(data) <= MAX_BYTES:
+            pieces = data.split(CRLF)
+            args = read_one(pieces)
+            if args is None:
+                return self._take_run(session, data, pieces)
+        else:
+            args = read_big(data)
+            if args is None:
+                return False
         spec = hub.router.catalog.by_name.get(args[0])
         if spec is None or session.owed >= session.window:
             return False
@@ -68,7 +73,7 @@ class Express:
         hub = self._hub
         by_name = hub.router.catalog.by_name
         first = by_name.get(pieces[2]) if len(pieces) > 2 else None
-        if first is None or (first.route is WRITE and not first.one_key):
+        if first is None or (first.route is WRITE and first.key_columns is NOWHERE):
             return False
         columns = read_columns(pieces)
         if columns is None:
@@ -91,7 +96,8 @@ class Express:
             ):
                 return False
             session.last_at = now = hub.clock()
-            hub.note_keys(columns[1], session.db)
+            for keys in columns[spec.key_columns]:
+                hub.note_keys(keys, session.db)
             hub.lane.writes(session, Run(data, spec, columns), now)
         session.last_command = [column[-1] for column in columns]
         hub.commands += count
@@ -99,8 +105,9 @@ class Express:
 
     @staticmethod
     def _repeats(spec: Spec, argc: int) -> bool:
-        """Whether commands of this shape are mirrored as sent whatever they are answered, each with its one key."""
+        """Whether commands of this shape are mirrored as sent whatever they are answered, with keys that are known by
+        where they stand."""
         rule = spec.rule
-        if spec.route is not WRITE or spec.rewritten or not spec.one_key or rule is None or argc < 2:
+        if spec.route is not WRITE or spec.rewritten or spec.key_columns is NOWHERE or rule is None or argc < 2:
             return False
         return rule.kind_of(argc) is not Kind.COMPUTED

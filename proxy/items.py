@@ -7,7 +7,11 @@ else.
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
+
 from resp.catalog import Spec
+
+Keys = bytes | tuple[bytes, ...]  # of a command: its one key, or all of them
 
 # -- on the lane --
 READ = 0  # (READ, session, payload, db)                  answer goes to the session; may be sent again after a loss
@@ -22,8 +26,7 @@ READS = 12  # (READS, session, payload, db, awaited)      a pipeline of reads: s
 WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes of one shape
 
 # -- on the mirror connection (SWALLOW, SKIP, CALL as above) --
-AS_SENT = 8  # (AS_SENT, seq, size, db, spec, args, expected, replied)
-GUARD = 9  # (GUARD, key)                                 PTTL asked before the effect that follows
+GUARD = 9  # (GUARD,)                                     PTTL asked before the EFFECT that follows
 EFFECT = 10  # (EFFECT, seq, size, db, effect, replied, block)  `block`: the frame is an EXEC reply
 COPY = 11  # (COPY, seq, size, place, form, count)        the last reply of a state copy; count > 1: an EXEC reply
 COPIES = 15  # (COPIES, seq, size, places, got)           copies of small keys, one reply each; `got` so far
@@ -49,9 +52,11 @@ class Run:
         return len(self.columns[0])
 
     @property
-    def keys(self) -> list[bytes]:
-        """One for each command."""
-        return self.columns[1]
+    def keys(self) -> Sequence[Keys]:
+        """Of each command."""
+        if self.spec.one_key:
+            return self.columns[1]
+        return list(zip(*self.columns[self.spec.key_columns], strict=True))
 
     def commands(self) -> list[list[bytes]]:
         """One by one."""
@@ -59,20 +64,27 @@ class Run:
 
 
 class Batch:
-    """Effects on the mirror connection that are the clients' commands as sent, one right behind the other, without an
-    expiry guard in front of each. It may grow while it is the last item there is."""
+    """Effects on the mirror connection that are the clients' commands as sent, one right behind the other, and the
+    expiry guards in front of them: a PTTL is one more command, without a spec, that should be answered IMMORTAL. So one
+    comparison of two lists settles them all. It may grow until it is sent, while it is the last item there is."""
 
-    __slots__ = ("db", "expected", "got", "keys", "replied", "seq", "size", "specs")
+    __slots__ = ("db", "effects", "expected", "got", "keys", "replied", "seq", "size", "specs")
 
     def __init__(self, seq: int, db: int, replied: float) -> None:
         self.seq = seq
         self.db = db
         self.replied = replied  # when the serving side answered the first
         self.size = 0  # bytes counted
-        self.specs: list[Spec] = []
-        self.keys: list[bytes] = []  # one for each command
+        self.effects = 0
+        self.specs: list[Spec | None] = []
+        self.keys: list[Keys] = []  # of each command
         self.expected: list[bytes] = []
         self.got: list[bytes] = []
 
     def __repr__(self) -> str:
         return f"<Batch of {len(self.keys)} seq={self.seq} answered={len(self.got)}>"
+
+
+def each(keys: Keys) -> Iterable[bytes]:
+    """One by one."""
+    return (keys,) if isinstance(keys, bytes) else keys

@@ -243,10 +243,12 @@ class Lane:
         """Send what has gathered, at once."""
         out = self._out
         if out and self.link is not None:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+            self._out = []
             self.link.db, self.link.resp = self._db, self._resp
-            self.link.send(data)
+            if len(out) == 1:
+                self.link.send(out[0])
+            else:
+                self.link.send_pieces(out)
 
     def replay(self, reads: list[tuple[Any, ...]]) -> None:
         """Send reads again that a lost connection did not answer. They are owed already."""
@@ -376,3 +378,9 @@ class LaneLoss:
 
     def __repr__(self) -> str:
         return f"<LaneLoss {self.reason!r} writes={len(self.writes)} reads={len(self.reads)}>"
+
+    def refuse(self, frame: bytes) -> None:
+        """There is nobody to ask again: each read is answered with this error."""
+        for item in self.reads:
+            item[1].replies([frame] * (item[4] if item[0] == READS else 1))
+        self.reads.clear()

@@ -169,11 +169,11 @@ class Line:
             self.stuck = next(iter(in_the_way))
 
     def _must_wait(self, waiter: InLine) -> bool:
-        """Enough have been sent for now; or it waits for other keys, too, and would take what is theirs who came
-        before. (Not what is for those behind it: else two could wait for each other.)"""
-        full = self._there == ANY_NUMBER and self._left <= 0
+        """Enough are in flight for now; or it waits for other keys, too, and would take what is theirs who came before.
+        (Not what is for those behind it: else two could wait for each other.)"""
+        full = self._there == ANY_NUMBER and self._left <= 0 and self.flying
         stuck = (line.stuck for line in waiter.lines)
-        return full or any(other is not None and other.arrived < waiter.arrived for other in stuck)
+        return bool(full) or any(other is not None and other.arrived < waiter.arrived for other in stuck)
 
     def sent(self, waiter: InLine) -> bool:
         """The waiter's attempt, made because of this line, is put in the lane; whether it is sure to find something."""
@@ -204,9 +204,17 @@ class Line:
         if not pushes:
             self._there = 0
         elif all(count < ANY_NUMBER for _, count in pushes):
-            taken = sum(other.takes for other in self.flying if other.order > attempt.order)
-            self._there = max(0, sum(count for _, count in pushes) - taken)
+            self._there = self._not_asked_for()
         self._look = True
+
+    def _not_asked_for(self) -> int:
+        """Elements pushed, less those that attempts behind each push, made because of this line, are to take. (One made
+        because of another line may take some, too: then the next finds nothing, which does no harm.)"""
+        left = 0
+        asked = ((attempt.order, -attempt.takes) for attempt in self.flying if attempt.line is self)
+        for _, change in sorted([*self._pushes, *asked]):
+            left = max(0, left + change)
+        return left
 
     def heirs(self, wants: Hashable) -> Iterator[InLine]:
         """Those without an attempt who may have others' answers, in order of arrival."""

@@ -16,6 +16,8 @@ from resp.errors import ProtocolError
 from resp.frames import FrameScanner
 
 FULL_BYTES = 16 * 1024 * 1024  # not taken by the server yet
+BIG_PIECES_BYTES = 4 * 1024  # on average: from here on a copy costs more than the system's way through a list
+MAX_PIECES = 1024  # in one system call
 
 log = logging.getLogger("crossfade")
 
@@ -115,6 +117,21 @@ class Link:
         except OSError as error:
             self.lose(error.strerror or type(error).__name__)
             return
+        self._look_after_rest()
+
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        """As `send`. Small pieces are put together, big ones (6 of 64 KB: 21 µs for 35) go as they are."""
+        if len(pieces) > MAX_PIECES or sum(map(len, pieces)) < BIG_PIECES_BYTES * len(pieces):
+            self.send(b"".join(pieces))
+            return
+        try:
+            self.wire.send_pieces_nowait(pieces)
+        except OSError as error:
+            self.lose(error.strerror or type(error).__name__)
+            return
+        self._look_after_rest()
+
+    def _look_after_rest(self) -> None:
         if self.wire.pending_out and not self._watching_writes:
             self._watching_writes = True
             self._floor.watch(self, READ | WRITE)

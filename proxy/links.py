@@ -127,9 +127,7 @@ class Links:
         side = self._proxy.serving
         self._hub.refusal = f"crossfade: the serving side ({side.name.value}) is not reachable: {side.problem}"
         if self._loss is not None:
-            for item in self._loss.reads:
-                item[1].reply(error("ERR " + self._hub.refusal))
-            self._loss.reads.clear()
+            self._loss.refuse(error("ERR " + self._hub.refusal))
         self._hub.resume(DOWN)
 
     def _attach(self, name: Name, link: Link) -> trio.Event:

@@ -1,26 +1,21 @@
 """The mirror queue: effects in lane order, down one pipelined connection to the mirror side.
 
-Owns the queue's order, its byte bound, and the comparison of every reply with what the serving side answered. What it
-cannot send, what is lost and what is answered differently becomes a dirty key: never silently (invariants 4, 8).
-Does not know clients, and never delays one (invariant 9).
-
-The expiry guard lives here: an effect that builds on a key's prior state is preceded by a PTTL of that key. If the
-key is missing there, or within clock uncertainty and lag of its deadline, the two sides may have built on different
-states whatever the reply says, and the key is dirty.
+Owns the queue's order and its byte bound, and asks the expiry guard's question in front of an effect that builds on a
+key's prior state. What it cannot send, what is lost and what is answered differently (judging.py) becomes a dirty key:
+never silently (invariants 4, 8). Does not know clients, and never delays one (invariant 9).
 """
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Any
 
-from proxy.effects.compare import same_reply
 from proxy.effects.model import Effect
-from proxy.items import AS_SENT, BATCH, CALL, COPIES, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run
+from proxy.items import BATCH, CALL, COPIES, COPY, EFFECT, GUARD, SKIP, SWALLOW, Batch, Run, each
+from proxy.judging import IMMORTAL, Judge
 from resp.encode import encode
-from resp.frames import elements
 
 if TYPE_CHECKING:
     from backfill.codec import Form
@@ -35,19 +30,16 @@ QUEUE_BYTES = 64 * 1024 * 1024  # sent or waiting, not yet acknowledged; beyond 
 
 MANY = 64  # commands, or pipelines, that have gathered
 
-MISUNDERSTOOD = ("ERR unknown ", "ERR syntax error", "ERR wrong number of arguments", "nsupported ")
-MAX_MISUNDERSTOOD = 100  # different ones that are counted
-
-DEADLINE_SLACK_MS = 50.0  # a deadline counted from a reply is late by at most the command's time in flight
-NEAR_EXPIRY = "may have expired on one side first"
 MIN_MAX_BULK = 1024 * 1024  # no server can be told a lower proto-max-bulk-len
-OVERHEAD_BYTES = 600  # of an effect in memory, besides its bytes
+OVERHEAD_BYTES = 680  # of an effect in memory, besides its bytes (tests/proxy/test_mirror.py measures both)
+BATCHED_BYTES = 200  # of one in a batch, besides its bytes and its key's
+KEY_BYTES = 110  # of each of several keys
+GUARD_BYTES = 60  # of a guard in front of one in a batch, besides its key's
+BATCH_BYTES = 530  # of a batch itself
 
 _ERROR = ord("-")
 _PUSH = ord(">")
-_INTEGER = ord(":")
-_NOBODY: set[bytes] = set()
-IMMORTAL = b":-1\r\n"
+_PTTL = b"*2\r\n$4\r\nPTTL\r\n$%d\r\n%b\r\n"
 _MULTI = encode([b"MULTI"])
 _EXEC = encode([b"EXEC"])
 
@@ -59,16 +51,14 @@ class Mirror:
         self.link: Link | None = None
         self.seq = 0  # position of the last effect appended
         self.queued_bytes = 0
-        self.settled = 0  # effects acknowledged as expected
-        self.differed = 0  # effects that were answered otherwise
         self.dropped = 0  # effects never sent: no connection, or the queue was full
         self.mark: Mark = lambda db, key, reason, seq: None
         self.lost: Callable[[str], None] = lambda reason: None
         self.copied: Callable[[Place, int, Form, bytes | None], None] = lambda place, seq, form, error: None
         self.copied_together: Callable[[list[Place], int, list[bytes]], None] = lambda places, seq, answers: None
         self.whole_db: Callable[[str], None] = lambda reason: None
+        self.judge = Judge(roles, clock, self._differs, lambda reason: self.whole_db(reason))
         self.answered = 0  # replies so far, lost ones included
-        self.misunderstood: Counter[str] = Counter()  # effects that the mirror side has no words for, by its error
         self.retired = False  # nothing is mirrored any more, and nothing is kept for later (see finish.py)
         self._roles = roles
         self._clock = clock
@@ -77,10 +67,8 @@ class Mirror:
         self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
         self._db = 0
-        self._pttls: list[tuple[bytes, int]] = []  # asked before the next effect: keys that will expire, or are missing
         self._last: tuple[int, Batch] | None = None  # the item of the batch that may grow
         self._hurry = False  # what has gathered is waited for
-        self._refused = b""  # the last error of a transaction's commands: EXEC's own says nothing
 
     def __repr__(self) -> str:
         return f"<Mirror {self.link!r} inflight={len(self._inflight)} bytes={self.queued_bytes} seq={self.seq}>"
@@ -109,8 +97,6 @@ class Mirror:
         for item in self._inflight:
             if item[0] == BATCH:
                 return self._clock() - float(item[1].replied)
-            if item[0] == AS_SENT:
-                return self._clock() - float(item[7])
             if item[0] == EFFECT:
                 return self._clock() - float(item[5])
         return 0.0
@@ -119,7 +105,7 @@ class Mirror:
         """Use this connection from now on. Only when nothing is awaited."""
         assert not self._inflight
         self._out.clear()
-        self._pttls.clear()
+        self.judge.forget()
         self.queued_bytes = 0
         self.link = link
         link.owner = self
@@ -146,13 +132,15 @@ class Mirror:
 
     def as_sent(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
         """An effect that is the client's command itself, `item` of the lane; `guard` asks for the expiry guard on its
-        first key."""
+        one key."""
         _, _, payload, spec, args, db, _ = item
         inflight, last = self._inflight, self._last
-        size = len(payload) + OVERHEAD_BYTES
-        if guard or not spec.one_key:
-            self._as_sent_alone(item, expected, replied, guard)
-            return
+        if spec.one_key:
+            keys = args[1]
+            size = len(payload) + len(keys) + BATCHED_BYTES
+        else:
+            keys = tuple(spec.keys(args))
+            size = len(payload) + sum(map(len, keys)) + KEY_BYTES * len(keys) + BATCHED_BYTES
         if (
             last is not None
             and inflight
@@ -162,55 +150,55 @@ class Mirror:
             and self.queued_bytes < self._limit
         ):
             batch = last[1]
-        elif self._takes(db, size):
+        elif self._takes(db, len(payload)):
             batch = self._batch(db, replied)
         else:
-            self._drop(db, [args[1]])
+            self._drop(db, each(keys))
             return
-        batch.specs.append(spec)
-        batch.keys.append(args[1])
-        batch.expected.append(expected)
+        if guard:
+            batch.specs += None, spec
+            batch.keys += keys, keys
+            batch.expected += IMMORTAL, expected
+            self._more += 2
+            if size < MIN_MAX_BULK:
+                self._out.append(_PTTL % (len(keys), keys) + payload)
+            else:
+                self._out += (_PTTL % (len(keys), keys), payload)  # not copied
+            size += GUARD_BYTES + len(keys)
+        else:
+            batch.specs.append(spec)
+            batch.keys.append(keys)
+            batch.expected.append(expected)
+            self._more += 1
+            self._out.append(payload)
+        batch.effects += 1
         batch.size += size
         self.queued_bytes += size
-        self._more += 1
-        self._out.append(payload)
-
-    def _as_sent_alone(self, item: tuple[Any, ...], expected: bytes, replied: float, guard: bool) -> None:
-        _, _, payload, spec, args, db, _ = item
-        size = 2 * len(payload) + OVERHEAD_BYTES  # as it is sent, and its arguments
-        if not self._takes(db, len(payload)):
-            self._drop(db, spec.keys(args))
-            return
-        if db != self._db:
-            self._select(db)
-        self.seq += 1
-        if guard:
-            self._guard(args[1])
-        self._out.append(payload)
-        self.queued_bytes += size
-        self._inflight.append((AS_SENT, self.seq, size, db, spec, args, expected, replied))
 
     def run(self, db: int, run: Run, replied: float, guard: bool) -> None:
         """A pipeline of effects that are the client's commands themselves."""
         if not self._takes(db, len(run.payload)):
-            self._drop(db, run.keys)
+            self._drop(db, chain.from_iterable(run.columns[run.spec.key_columns]))
             return
-        if guard:
-            if db != self._db:
-                self._select(db)
-            for key in dict.fromkeys(run.keys):
-                self._guard(key)
         batch = self._batch(db, replied)
+        size = len(run.payload) + _kept(run)
+        if guard:
+            keys = list(dict.fromkeys(run.columns[1]))
+            batch.specs += [None] * len(keys)
+            batch.keys += keys
+            batch.expected += [IMMORTAL] * len(keys)
+            self._more += len(keys)
+            guards = b"".join([_PTTL % (len(key), key) for key in keys])
+            self._out.append(guards)
+            size += len(guards) + GUARD_BYTES * len(keys)
         batch.specs += [run.spec] * len(run)
         batch.keys += run.keys
         batch.expected += run.frames
-        size = len(run.payload) + OVERHEAD_BYTES * len(run)
+        batch.effects += len(run)
         batch.size += size
         self.queued_bytes += size
         self._more += len(run)
         self._out.append(run.payload)
-        if guard:
-            self._last = None  # its answers to PTTL belong to this pipeline alone
 
     def _takes(self, db: int, size: int) -> bool:
         link = self.link
@@ -227,6 +215,8 @@ class Mirror:
             self._select(db)
         self.seq += 1
         batch = Batch(self.seq, db, replied)
+        batch.size = BATCH_BYTES
+        self.queued_bytes += BATCH_BYTES
         self._last = (BATCH, batch)
         inflight.append(self._last)
         self._more -= 1
@@ -237,8 +227,8 @@ class Mirror:
         commands = effect.commands
         if not commands:
             return
-        longest = max(len(arg) for command in commands for arg in command)
-        if self.link is None or self.full or db not in self.link.dbs or self._too_long(longest):
+        sizes = [len(arg) for command in commands for arg in command]
+        if self.link is None or self.full or db not in self.link.dbs or self._too_long(max(sizes)):
             self._drop(db, effect.keys)
             if effect.barrier is not None and not self.retired:
                 self.whole_db(f"{effect.barrier[0].decode()} could not be mirrored")
@@ -249,7 +239,7 @@ class Mirror:
         if not effect.was_absent:  # then an equal reply proves that it was absent here, too
             for key in effect.guard:
                 self._guard(key)
-        size = self._put(commands)
+        size = self._put(commands, sum(sizes) + sum(len(reply) for reply in effect.expected if reply is not None))
         self._inflight.append((EFFECT, self.seq, size, db, effect, replied, len(commands) > 1))
 
     def copy(self, place: Place, commands: Sequence[Sequence[bytes]], form: Form) -> int | None:
@@ -301,8 +291,9 @@ class Mirror:
             self._out.append(encode(args))
             self._inflight.append((SKIP,))
 
-    def _put(self, commands: Sequence[Sequence[bytes]]) -> int:
-        """Encode, in MULTI/EXEC when there are several; the bytes counted. The last frame's item is the caller's."""
+    def _put(self, commands: Sequence[Sequence[bytes]], kept: int = 0) -> int:
+        """Encode, in MULTI/EXEC when there are several; the bytes counted, with those that are `kept` besides until the
+        answer. The last frame's item is the caller's."""
         out = self._out
         start = len(out)
         if len(commands) > 1:
@@ -315,13 +306,13 @@ class Mirror:
         else:
             out.append(encode(commands[0]))
         self._hurry = True
-        size = sum(map(len, out[start:])) + OVERHEAD_BYTES
+        size = sum(map(len, out[start:])) + kept + OVERHEAD_BYTES
         self.queued_bytes += size
         return size
 
     def _guard(self, key: bytes) -> None:
         self._out.append(encode((b"PTTL", key)))
-        self._inflight.append((GUARD, key))
+        self._inflight.append((GUARD,))
 
     def _select(self, db: int) -> None:
         self._out.append(encode([b"SELECT", b"%d" % db]))
@@ -364,10 +355,13 @@ class Mirror:
         self._hurry = False
         out = self._out
         if out and self.link is not None:
-            data = out[0] if len(out) == 1 else b"".join(out)
-            out.clear()
+            self._out = []
+            self._last = None  # under steady traffic a batch that grew on would never be answered to its end
             self.link.db = self._db
-            self.link.send(data)
+            if len(out) == 1:
+                self.link.send(out[0])
+            else:
+                self.link.send_pieces(out)
 
     # -- replies -------------------------------------------------------------------------------------------------
 
@@ -385,18 +379,11 @@ class Mirror:
                 if kind == BATCH:
                     batch = item[1]
                     self._answered_batch(item, [frame, *islice(rest, len(batch.keys) - len(batch.got) - 1)])
-                elif kind == AS_SENT:
-                    self.queued_bytes -= item[2]
-                    if self._pttls or frame != item[6]:
-                        self._judge_as_sent(item, frame)
-                    else:
-                        self.settled += 1
                 elif kind == GUARD:
-                    if frame != IMMORTAL:
-                        self._pttls.append((item[1], int(frame[1:-2]) if frame[0] == _INTEGER else -2))
+                    self.judge.guard(frame)
                 elif kind == EFFECT:
                     self.queued_bytes -= item[2]
-                    self._judge_effect(item, frame)
+                    self.judge.effect(item, frame)
                 elif kind == COPY:
                     self.queued_bytes -= item[2]
                     self._copied(item, frame)
@@ -406,7 +393,7 @@ class Mirror:
                     item[1](frame)
                 elif kind == SKIP:
                     if frame[0] == _ERROR:
-                        self._refused = frame
+                        self.judge.refused = frame
                 elif kind == SWALLOW and frame[0] == _ERROR:
                     text = frame[1:-2].decode(errors="replace")
                     if self.link is not None:
@@ -417,16 +404,6 @@ class Mirror:
                 inflight.appendleft(item)  # a defect: what became of it is not known
             raise
 
-    def _judge_as_sent(self, item: tuple[Any, ...], frame: bytes) -> None:
-        _, seq, _, db, spec, args, expected, replied = item
-        if not self._same(expected, frame):
-            self._differ(db, spec.keys(args), seq, self._why(expected, frame, spec.name))
-        elif self._near_expiry(replied):
-            self._differ(db, spec.keys(args), seq, NEAR_EXPIRY)
-        else:
-            self.settled += 1
-        self._pttls.clear()
-
     def _answered_batch(self, item: tuple[int, Batch], frames: list[bytes]) -> None:
         batch = item[1]
         batch.got += frames
@@ -436,88 +413,18 @@ class Mirror:
             self._inflight.appendleft(item)
             return
         self.queued_bytes -= batch.size
-        if self._pttls or batch.got != batch.expected:
-            self._judge_batch(batch)
+        if batch.got != batch.expected:
+            self.judge.batch(batch)
         else:
-            self.settled += len(batch.got)
-
-    def _judge_batch(self, batch: Batch) -> None:
-        near = self._near_expiry(batch.replied)
-        self._pttls.clear()
-        for spec, key, expected, frame in zip(batch.specs, batch.keys, batch.expected, batch.got, strict=True):
-            if not self._same(expected, frame):
-                self._differ(batch.db, [key], batch.seq, self._why(expected, frame, spec.name))
-            elif key in near:
-                self._differ(batch.db, [key], batch.seq, NEAR_EXPIRY)
-            else:
-                self.settled += 1
-
-    def _judge_effect(self, item: tuple[Any, ...], frame: bytes) -> None:
-        _, seq, _, db, effect, replied, block = item
-        replies = elements(frame) if block and frame[0] != _ERROR else [frame]
-        reason = ""
-        refused, self._refused = self._refused, b""
-        if len(replies) != len(effect.commands):
-            reason = self._why(b"", refused or frame, b"EXEC")
-        else:
-            for command, expected, got in zip(effect.commands, effect.expected, replies, strict=True):
-                if not self._same(expected, got):
-                    reason = self._why(expected or b"", got, command[0])
-                    break
-        if reason and effect.barrier is not None:
-            self.whole_db(reason)
-        if reason:
-            self._differ(db, effect.keys, seq, reason)
-        elif self._near_expiry(replied):
-            self._differ(db, effect.keys, seq, NEAR_EXPIRY)
-        else:
-            self.settled += 1
-        self._pttls.clear()
-
-    @staticmethod
-    def _same(expected: bytes | None, got: bytes) -> bool:
-        if expected is None:
-            return got[0] != _ERROR
-        return expected == got or same_reply(expected, got)
-
-    def _near_expiry(self, replied: float) -> set[bytes]:
-        """The expiry guard's rule, over the keys asked before this effect: those that may have been alive on one side
-        only."""
-        if not self._pttls:
-            return _NOBODY
-        limit = self._roles.uncertainty_ms + DEADLINE_SLACK_MS + (self._clock() - replied) * 1000
-        return {key for key, pttl in self._pttls if pttl == -2 or 0 <= pttl <= limit}
-
-    @staticmethod
-    def _why(expected: bytes, got: bytes, name: bytes) -> str:
-        command = name.decode(errors="replace")
-        if got[0] == _ERROR:
-            return f"{command} failed on the mirror: {got[1:-2].decode(errors='replace')[:120]}"
-        return f"{command} was answered differently"
-
-    def _differ(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
-        self.differed += 1
-        self._note_misunderstood(reason)
-        for key in keys:
-            self.mark(db, key, reason, seq)
-
-    def _note_misunderstood(self, reason: str) -> None:
-        """A refusal that shows that the mirror side does not know the command, or the option."""
-        if any(words in reason for words in MISUNDERSTOOD):
-            text = reason.partition(", with args")[0]
-            if text in self.misunderstood or len(self.misunderstood) < MAX_MISUNDERSTOOD:
-                self.misunderstood[text] += 1
+            self.judge.settled += batch.effects
 
     def _copied(self, item: tuple[Any, ...], frame: bytes) -> None:
         _, seq, _, place, form, count = item
-        replies = elements(frame) if count > 1 and frame[0] != _ERROR else [frame]
-        error = next((reply for reply in replies if reply[0] == _ERROR), None)
-        refused, self._refused = self._refused, b""
-        if error is not None and error.startswith(b"-EXECABORT"):
-            error = refused or error
-        if error is None and len(replies) != count:
-            error = b"-ERR the rebuilding transaction was not executed\r\n"
-        self.copied(place, seq, form, error)
+        self.copied(place, seq, form, self.judge.copy(frame, count))
+
+    def _differs(self, db: int, keys: Iterable[bytes], seq: int, reason: str) -> None:
+        for key in keys:
+            self.mark(db, key, reason, seq)
 
     def _answered_copies(self, item: tuple[Any, ...], frames: list[bytes]) -> None:
         _, seq, size, places, got = item
@@ -542,15 +449,13 @@ class Mirror:
         self.answered += len(inflight) + self._more
         self._more = 0
         self._out.clear()
-        self._pttls.clear()
+        self.judge.forget()
         self.queued_bytes = 0
         for item in inflight:
-            if item[0] == AS_SENT:
-                for key in item[4].keys(item[5]):
-                    self.mark(item[3], key, "mirror connection lost", item[1])
-            elif item[0] == BATCH:
-                for key in item[1].keys:
-                    self.mark(item[1].db, key, "mirror connection lost", item[1].seq)
+            if item[0] == BATCH:
+                for keys in item[1].keys:
+                    for key in each(keys):
+                        self.mark(item[1].db, key, "mirror connection lost", item[1].seq)
             elif item[0] == EFFECT:
                 for key in item[4].keys:
                     self.mark(item[3], key, "mirror connection lost", item[1])
@@ -559,3 +464,10 @@ class Mirror:
             elif item[0] == CALL:
                 item[1](None)
         self.lost(reason)
+
+
+def _kept(run: Run) -> int:
+    """Bytes that stay in memory of a pipeline besides its payload."""
+    named = run.columns[run.spec.key_columns]
+    for_each = BATCHED_BYTES + (KEY_BYTES * len(named) if len(named) > 1 else 0)
+    return len(run) * for_each + sum(map(len, chain.from_iterable(named)))

@@ -15,7 +15,8 @@ from proxy.cursors import Cursors
 from proxy.effects import compute
 from proxy.effects.model import Context, Effect, Kind
 from proxy.items import WRITE, WRITES
-from proxy.mirror import DEADLINE_SLACK_MS, Mirror
+from proxy.judging import DEADLINE_SLACK_MS
+from proxy.mirror import Mirror
 from proxy.scripts import LEARNT, Scripts
 from resp.catalog import Route, Spec
 from resp.encode import encode

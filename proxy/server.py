@@ -402,7 +402,7 @@ class Proxy:
             hub.mirror.attach(lane_link)
         hub.repair.restart_forms()
         hub.recorder.wanted.clear()
-        hub.mirror.misunderstood.clear()
+        hub.mirror.judge.misunderstood.clear()
         self.use(self.serving)
         hub.watch.move()
 

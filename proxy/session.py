@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from proxy.floor import READ, WRITE
 from resp.commands import CommandParser
 from resp.encode import error
-from resp.plain import MAX_BYTES
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("crossfade")
 
 READ_BYTES = 64 * 1024
+WIDE_READ_BYTES = 128 * 1024  # of who fills a read: a value of 64 KB then comes with its command in one
 HELD_BYTES = 4 * 1024 * 1024  # of commands that wait to be taken; beyond it (see Hub.held_bytes) their client waits
 PORTION = 2048  # commands of the backlog taken in one go
 ENDS_MULTI = frozenset([b"EXEC", b"DISCARD"])
@@ -73,6 +73,7 @@ class Session:
         "_events",
         "_held",
         "_in_multi",
+        "_reads",
         "_unsent",
         "address",
         "authenticated",
@@ -132,6 +133,7 @@ class Session:
         self._unsent = bytearray()  # what the socket did not take yet
         self._held = 0  # bytes read since the backlog was last empty
         self._in_multi = 0  # bytes read since a MULTI was opened: its commands are kept until EXEC
+        self._reads = READ_BYTES  # asked for at once
         self._events = READ
         self._deaf = False  # it says no more: nothing is read
 
@@ -158,30 +160,50 @@ class Session:
 
     def on_readable(self) -> None:
         try:
-            data = self.sock.recv(READ_BYTES)
+            data = self.sock.recv(self._reads)
         except BlockingIOError:
             return
         except OSError:
             data = b""
         if not data:
             self._hung_up()
-        else:
+        elif len(data) < READ_BYTES:
+            self._reads = READ_BYTES
             self.read(data)
+        else:
+            self._read_much(data)
+
+    def _read_much(self, data: bytes) -> None:
+        """As much was read as is asked for at first: most often there is more, which it would not be told of again."""
+        more = len(data) == self._reads
+        if self.backlog or self.hub.paused:
+            self._reads = READ_BYTES
+        elif len(data) == READ_BYTES:
+            self._reads = WIDE_READ_BYTES
+            try:
+                rest = self.sock.recv(WIDE_READ_BYTES)
+                more = len(rest) in (0, WIDE_READ_BYTES)
+                data += rest
+            except BlockingIOError:
+                more = False
+            except OSError:
+                more = True  # told again, it finds out
+        self._count(len(data))
+        self.read(data)
+        if more and self._events and self.mode is not CLOSED:
+            self.hub.floor.watch(self, self._events)
 
     def read(self, data: bytes) -> None:
         """Take what has come, or park it."""
         if (
             self.mode is READY
             and self.parser.fresh
-            and len(data) <= MAX_BYTES
             and not (self.backlog or self._unsent)
             and self.hub.express.take(self, data)
         ):
             return
         commands = self._parse(data)
         self._held += len(data)
-        if len(data) == READ_BYTES:
-            self._count(READ_BYTES)
         if self.pin is not None:
             self._in_multi = self._in_multi + len(data) if self.pin.in_multi else 0
         if self.backlog or self.hub.paused or self.mode not in TAKING:
@@ -193,8 +215,6 @@ class Session:
             self.hub.router.dispatch(self, commands)
         if not self.backlog:
             self._held = 0
-        if len(data) == READ_BYTES and self._events and self.mode is not CLOSED:
-            self.hub.floor.watch(self, self._events)  # there may be more, which it is not told of again
 
     def _hung_up(self) -> None:
         """The client says no more. What it has said is executed, as a server would have it, and it hears the answers;

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from backfill.compare import show
 from backfill.counts import STATUSES
 from proxy.problems import duration
 
@@ -100,11 +101,13 @@ def verify_lines(report: dict[str, Any], findings: list[dict[str, Any]]) -> Iter
     counts = ", ".join(f"{report[name]:,} {name}" for name in STATUSES if report[name])
     counts = f", {counts}" if counts else ""
     yield f"{report['checked']:,} keys checked, {report['equal']:,} equal{counts}, {report['seconds']:.1f} s"
-    for finding in findings[:MAX_SHOWN]:
-        yield f"  {finding['status'].upper()} db {finding['db']} {finding['key']}: {finding['detail']}"
+    shown = findings[:MAX_SHOWN]
+    for finding in shown:
+        key = show(bytes.fromhex(finding["key_hex"]))
+        yield f"  {finding['status'].upper()} db {finding['db']} {key}: {finding['detail']}"
     different = sum(report[name] for name in STATUSES)
-    if different > MAX_SHOWN:
-        yield f"  ... and {different - MAX_SHOWN:,} more (--json lists 1,000, --findings FILE has all)"
+    if different > len(shown):
+        yield f"  ... and {different - len(shown):,} more (--json lists 1,000, --findings FILE has all)"
     if report["problem"]:
         yield f"not complete: {report['problem']}"
 

@@ -2,7 +2,7 @@
 
 Owns the words for it. A side that is older than the other does not know all its commands, and cannot hold all its data.
 What applications use of that is seen in four places: the serving side's INFO commandstats (also what scripts ran), the
-commands that clients asked for in vain (`Recorder.wanted`), the mirror side's refusals (`Mirror.misunderstood`), and
+commands that clients asked for in vain (`Recorder.wanted`), the mirror side's refusals (`Judge.misunderstood`), and
 the keys of which a copy lost something (`Repair.losses`).
 """
 
@@ -43,15 +43,15 @@ def warnings(proxy: Proxy) -> list[str]:
     """What applications may notice of a flip now, with what can be done about it."""
     serving, mirror = proxy.serving, proxy.mirror
     ours, theirs = serving.name.value, mirror.name.value
-    recorder, queue = proxy.hub.recorder, proxy.hub.mirror
+    recorder, judge = proxy.hub.recorder, proxy.hub.mirror.judge
     found = []
     if unknown := unknown_there(serving.used, mirror.facts.commands):
         found.append(
             f"the {theirs} does not know {_counted(unknown)}, in use on the {ours}: after the flip clients get errors"
         )
-    if queue.misunderstood:
+    if judge.misunderstood:
         found.append(
-            f"the {theirs} does not understand what clients send: {_counted(queue.misunderstood)}: the keys are "
+            f"the {theirs} does not understand what clients send: {_counted(judge.misunderstood)}: the keys are "
             "copied instead, but after the flip clients get these errors"
         )
     if recorder.wanted:
@@ -80,7 +80,7 @@ def counted(proxy: Proxy) -> dict[str, Any]:
     unknown = unknown_there(proxy.serving.used, proxy.mirror.facts.commands)
     return {
         "commands": {name.decode(errors="replace"): calls for name, calls in unknown.items()},
-        "misunderstood": dict(hub.mirror.misunderstood.most_common(MOST)),
+        "misunderstood": dict(hub.mirror.judge.misunderstood.most_common(MOST)),
         "keys": len(hub.repair.losses),
         "examples": [f"db {db} {key!r}: {text}" for (db, key), text in hub.repair.losses.first(MOST)],
     }

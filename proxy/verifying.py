@@ -24,6 +24,7 @@ from backfill.codec import Believed, Form, Unreadable, WrongType, parse, read_co
 from backfill.compare import Difference, Status, difference, show
 from backfill.counts import Counts, verdict
 from backfill.errors import BackfillError
+from backfill.findings import Finding
 from backfill.scan import databases, scan, select
 from backfill.values import State
 from proxy.bigkeys import PAGE_BYTES, sizing
@@ -48,6 +49,7 @@ ATTEMPTS = 20  # at one key: its type changes, or it is dirty
 PATIENCE_SECONDS = 10.0  # for a dirty key to settle before its difference counts
 TOLERANCE_MS = 1000  # between two deadlines; the clocks' offset is taken off before
 MAX_FINDINGS = 1000  # kept to be shown; all are counted
+MAX_FINDINGS_BYTES = 1024 * 1024  # of the names of their keys
 KEY_BYTES = 10_000  # a big key counts as one for each so many bytes
 SECOND_LOOK_SECONDS = 1.0  # of a run in the background, at a difference: what others change is told a moment later
 MAX_LOGGED = 20  # keys named in the log by one run in the background
@@ -128,6 +130,7 @@ class _Findings:
         self._report = report
         self._path = path
         self._file: IO[str] | None = None
+        self._room = MAX_FINDINGS_BYTES
 
     def __enter__(self) -> _Findings:
         if self._path is not None:
@@ -139,18 +142,13 @@ class _Findings:
             self._file.close()
 
     def add(self, place: Place, status: str, detail: str) -> None:
-        db, key = place
-        finding = {"db": db, "key": show(key), "status": status, "detail": detail}
-        if len(self._report.findings) < MAX_FINDINGS:
+        finding = Finding(*place, status, detail).to_json()
+        self._room -= len(place[1])
+        if len(self._report.findings) < MAX_FINDINGS and self._room >= 0:
             self._report.findings.append(finding)
         if self._file is not None:
-            self._file.write(json.dumps({**finding, "key": _text(key), "key_hex": key.hex()}) + "\n")
+            self._file.write(json.dumps(finding) + "\n")
             self._file.flush()
-
-
-def _text(key: bytes) -> str:
-    """The key; where it is no UTF-8, its bytes as \\x.., and `key_hex` is what it is."""
-    return key.decode(errors="backslashreplace")
 
 
 class _Pass:

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from resp.keys import KeysOf, as_dict, blocks, described, first_key, no_keys, span
+from resp.keys import KeysOf, as_dict, blocks, described, every_other, first_key, no_keys, span
 from resp.table import COMMANDS, CONTAINERS, REFUSALS, Container, Route, Row
 
 __all__ = ["Catalog", "Route", "Spec", "blocks", "server_names", "written_keys"]
@@ -23,6 +23,9 @@ MAX_NAME = 128  # bytes of an unknown name that are kept, as Redis shows in its 
 
 OTHER_DBS = frozenset({b"MOVE", b"COPY"})  # they reach another db
 LANE = frozenset({Route.READ, Route.WRITE, Route.BLOCKING, Route.CURSOR, Route.SCRIPT, Route.INFO, Route.PUBLISH})
+
+
+FIRST, EVERY_OTHER, NOWHERE = slice(1, 2), slice(1, None, 2), slice(0)
 
 
 @dataclass(slots=True)
@@ -38,10 +41,12 @@ class Spec:
     rule: Any = None  # left to the proxy: its effect rule
     rewritten: bool = False  # left to the proxy: the rule changes the command before it is sent
     one_key: bool = field(init=False, repr=False)  # its keys are args[1], in the session's db, and nothing else
+    key_columns: slice = field(init=False, repr=False)  # which of args are its keys, when their places tell; or NOWHERE
     in_multi: bool = field(init=False, repr=False)  # may be part of a MULTI block on the lane; nothing blocks there
 
     def __post_init__(self) -> None:
         self.one_key = self.keys is first_key and self.name not in OTHER_DBS
+        self.key_columns = FIRST if self.one_key else EVERY_OTHER if self.keys is every_other else NOWHERE
         self.in_multi = self.known and self.route in LANE
 
 

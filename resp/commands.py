@@ -135,13 +135,19 @@ class CommandParser:
         commands: list[list[bytes]] = []
         if self.error:
             return commands
-        self._held += data
-        if len(self._held) < self._bulk + 2:  # a big argument that comes in many chunks is copied once
-            return commands
-        data = bytes(self._held)
-        self._held.clear()
-        self.fresh = True
         position = 0
+        lacking = self._bulk + 2 - len(self._held)
+        if lacking > len(data):  # a big argument that comes in many chunks is copied once
+            self._held += data
+            return commands
+        self.fresh = True
+        if lacking >= 2 and self.authenticated:
+            self._take_rest(memoryview(data)[: lacking - 2])
+            position = self._read_command(data, lacking, commands)
+        else:
+            self._held += data
+            data = bytes(self._held)
+            self._held.clear()
         while position < len(data):
             if self.authenticated and not self._missing:
                 commands += self.feed(data[position:])
@@ -152,6 +158,14 @@ class CommandParser:
                 break
         return commands
 
+    def _take_rest(self, rest: memoryview) -> None:
+        """The argument that was incomplete is complete with this; it is put together at once, and nothing else is."""
+        self._args.append(b"".join((self._held, rest)))
+        self._held.clear()
+        self._taken += self._bulk + 2
+        self._missing -= 1
+        self._bulk = -1
+
     def _hold(self, data: bytes, position: int) -> int:
         self._held += data[position:]
         self.fresh = False
@@ -161,7 +175,7 @@ class CommandParser:
         """One command, or as much of it as is there, by all the rules. Gives the position behind it: the end of `data`
         when the rest is held, or `error` is set."""
         try:
-            if self._missing:
+            if self._missing or self._args:
                 return self._read_args(data, position, commands)
             if data[position] == _STAR:
                 return self._read_count(data, position, commands)

@@ -19,13 +19,14 @@ from typing import Any
 
 import hiredis
 
+from resp.arrays import FEW, begins_long, whole_arrays
 from resp.bulks import MEDIUM_BULKS, SMALL_BULKS
 from resp.errors import ProtocolError
 
 _LINES = frozenset(b"+-:_,#(")
 _BULKS = frozenset(b"$=!")
 _AGGREGATES = {kind: 2 if kind in b"%|" else 1 for kind in b"*~>%|"}  # elements per unit of the header's number
-_ATTRIBUTE, _PUSH, _CHUNK, _END = b"|>;."
+_ATTRIBUTE, _PUSH, _CHUNK, _END, _INTEGER = b"|>;.:"
 _ERRORS = frozenset(b"-!")
 _NULLS = frozenset({b"$-1\r\n", b"*-1\r\n", b"_\r\n"})
 
@@ -37,6 +38,8 @@ _ENDLESS = 1 << 62
 _REPEATED_LENGTH = 5  # values are hardly ever the same
 _MANY_VALUES = 8  # from here on it pays to look for values of one length
 _REPEATED_BYTES = 20  # from here on it pays to look for one reply repeated
+_TRIES = 6  # to find the end of an array that comes in pieces from its beginning again, before it is walked through
+_TRIED_BYTES = 64 * 1024  # of such an array at most
 
 # The first 4 bytes of a small frame: its length. One look-up finds the end of most replies.
 _SMALL: dict[bytes, int] = {
@@ -52,13 +55,14 @@ _length_of_medium = _MEDIUM.get
 class FrameScanner:
     """Eats a server's bytes, gives its replies untouched. Holds one incomplete reply (`buffered` bytes)."""
 
-    __slots__ = ("_frame", "_rest", "_skip", "_walk")
+    __slots__ = ("_frame", "_rest", "_skip", "_tries", "_walk")
 
     def __init__(self) -> None:
         self._walk: _Walk | None = None  # through the incomplete frame
         self._frame = bytearray()  # what has been walked of it
-        self._rest = b""  # the piece of a header behind that
+        self._rest = b""  # the piece of a header behind that; or the beginning of an array, not walked yet
         self._skip = 0  # bytes of content that come before the next header
+        self._tries = 0  # that have not found the end of the array in `_rest`
 
     def __repr__(self) -> str:
         return f"<FrameScanner: {self.buffered} bytes buffered, {self._walk or 'between two frames'}>"
@@ -79,11 +83,14 @@ class FrameScanner:
             if self._walk is not None:
                 data = self._rest + data
                 position = self._advance(data, 0, self._skip, self._walk, frames)
+            elif self._rest:
+                data, self._rest = self._rest + data, b""
             size = len(data)
             if size >= _REPEATED_BYTES and position == 0:
-                position = _repeated(data, frames)
+                position = _repeated(data, frames) or _integers(data, frames)
             while position < size:
-                length = _length_of_small(data[position : position + 4])
+                header = data[position : position + 4]
+                length = _length_of_small(header)
                 if length is not None:
                     end = position + length
                 elif data[position] in _LINES:
@@ -93,12 +100,30 @@ class FrameScanner:
                 if position + 2 < end <= size:
                     frames.append(data[position:end])
                     position = end
+                elif (
+                    header not in FEW
+                    and begins_long(data, position)
+                    and (behind := self._arrays(data, position, frames)) > position
+                ):
+                    position = behind
                 else:
                     position = self._advance(data, position, position, _Walk(), frames)
         except ProtocolError as error:
             error.frames = frames
             raise
         return frames
+
+    def _arrays(self, data: bytes, start: int, frames: list[bytes]) -> int:
+        """Find the ends of arrays with many elements. Gives where it goes on: `start` when the walk has to do it. The
+        beginning of one is kept for another try, as the next piece most often has all the rest of it."""
+        position, incomplete = whole_arrays(data, start, frames)
+        tries = self._tries + 1 if position == start else 1
+        if incomplete and tries < _TRIES and len(data) - position < _TRIED_BYTES:
+            self._tries = tries
+            self._rest = data[position:]
+            return len(data)
+        self._tries = 0
+        return position
 
     def _advance(self, data: bytes, start: int, position: int, walk: _Walk, frames: list[bytes]) -> int:
         """Walk on from `position` through the frame of which the part in `data` begins at `start`. Gives the position
@@ -140,6 +165,20 @@ def _repeated(data: bytes, frames: list[bytes]) -> int:
             return 0
     frames += unpack(b"%ds" % length * count, data[:size])
     return size
+
+
+def _integers(data: bytes, frames: list[bytes]) -> int:
+    """Writes and expiry guards are answered by integers: without digits and signs, nothing but `:` and line ends is
+    left of them (0.06 µs for 0.18). Gives `data`'s end, 0 when there is anything else, or the last one is not whole."""
+    if data[0] != _INTEGER or b"$" in data:
+        return 0
+    count = data.count(b":")
+    if data.translate(None, b"-0123456789") != b":\r\n" * count or data.count(b"\r\n:") != count - 1:
+        return 0
+    if not data.endswith(b"\r\n"):
+        return 0
+    frames += data.splitlines(keepends=True)
+    return len(data)
 
 
 class _Walk:

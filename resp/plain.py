@@ -14,6 +14,7 @@ from __future__ import annotations
 CRLF = b"\r\n"
 MAX_BYTES = 32 * 1024  # of a chunk: beyond it split's copies cost more than they save (16 SETs of 4 KB: 1.3 of the CPU)
 MAX_ARG_BYTES = 10_000
+_HEAD_BYTES = 512  # of a chunk beyond that: in it the last argument of a big command has to begin
 MAX_ARGS = 64  # MSET of 10 keys: 0.43 of the proxy's CPU time
 
 _HEADERS = tuple(b"$%d" % size for size in range(MAX_ARG_BYTES))
@@ -46,6 +47,26 @@ def read_one(pieces: list[bytes]) -> list[bytes] | None:
             index += 2
     except (KeyError, IndexError):
         return None
+    return args
+
+
+def read_big(data: bytes) -> list[bytes] | None:
+    """The arguments, when a chunk beyond MAX_BYTES is exactly one command whose last argument is nearly all of it: then
+    only what stands before that has to be split (64 KB: 4 µs, where reading and encoding it again take 12)."""
+    pieces = data[:_HEAD_BYTES].split(CRLF)
+    count = _COUNTS.get(pieces[0])
+    if count is None or len(pieces) <= 2 * count or not data.endswith(CRLF):
+        return None
+    args = pieces[2 : 2 * count : 2]
+    try:
+        if pieces[1 : 2 * count - 1 : 2] != [_HEADERS[len(arg)] for arg in args]:
+            return None
+    except IndexError:
+        return None
+    start = sum(map(len, pieces[: 2 * count])) + 4 * count
+    if pieces[2 * count - 1] != b"$%d" % (len(data) - start - 2):
+        return None
+    args.append(data[start:-2])
     return args
 
 

@@ -58,25 +58,43 @@ def cut(sizes: Sequence[int], most_keys: int, most_bytes: int) -> list[int]:
     return ends
 
 
-def read_block(names: Sequence[bytes], *, absolute: bool) -> tuple[bytes, int]:
-    """The commands that read these keys, and how many replies they get. `absolute`: PEXPIRETIME is known."""
+def ask_types(names: Sequence[bytes]) -> bytes:
+    """TYPE of each."""
+    return _each(_TYPE, names)
+
+
+def delete(names: Sequence[bytes]) -> bytes:
+    """DEL of each."""
+    return _each(_DEL, names)
+
+
+def read_block(names: Sequence[bytes], *, absolute: bool, types: bool = False) -> tuple[bytes, int]:
+    """The commands that read these keys (and their types), and how many replies they get. `absolute`: PEXPIRETIME is
+    known."""
     # All deadlines before all payloads: on 6.2 PTTL counts from the moment it runs, and DUMP may take its time.
     count = len(names)
+    kinds = _each(_TYPE, names) if types else b""
+    replies = 2 * count + 2 + count * types
     if absolute:
-        return b"".join((_MULTI, _each(_PEXPIRETIME, names), _each(_DUMP, names), _EXEC)), 2 * count + 2
-    return b"".join((_MULTI, _TIME, _each(_PTTL, names), _each(_DUMP, names), _EXEC)), 2 * count + 3
+        return b"".join((_MULTI, _each(_PEXPIRETIME, names), _each(_DUMP, names), kinds, _EXEC)), replies
+    return b"".join((_MULTI, _TIME, _each(_PTTL, names), _each(_DUMP, names), kinds, _EXEC)), replies + 1
 
 
 def parse_block(
-    count: int, replies: Sequence[Any], *, absolute: bool
+    count: int, replies: Sequence[Any], *, absolute: bool, types: frozenset[bytes] = frozenset()
 ) -> tuple[list[int], list[bytes | None]] | hiredis.ReplyError:
-    """Deadlines in ms (-1: none) and payloads (None: no such key) of `count` keys, all at one point; or the error
-    because of which nothing was read."""
+    """Deadlines in ms (-1: none) and payloads (None: no such key; with `types`, for which the block has asked, none of
+    these types) of `count` keys, all at one point; or the error because of which nothing was read."""
     outcome = replies[-1]
     if not isinstance(outcome, list):
         return next((reply for reply in replies if isinstance(reply, hiredis.ReplyError)), hiredis.ReplyError("ERR"))
     if hiredis.ReplyError in set(map(type, outcome)):
         return next(reply for reply in outcome if isinstance(reply, hiredis.ReplyError))
+    if types:
+        kinds = outcome[-count:]
+        del outcome[-count:]
+        for index in [index for index, kind in enumerate(kinds) if kind not in types]:
+            outcome[index - count] = None
     if absolute:
         return outcome[:count], outcome[count:]
     deadlines = outcome[1 : count + 1]

@@ -22,6 +22,7 @@ from .selection import Selection
 from .tally import MAX_FAILED, Position, Tally
 
 FORMAT = 1
+BROKEN = (ValueError, KeyError, TypeError, IndexError)  # what a document of another making leads to
 
 
 class CheckpointError(BackfillError):
@@ -38,10 +39,10 @@ def identity(source: Url, target: Url, selection: Selection, mode: str) -> dict[
     }
 
 
-def default_name(which: dict[str, Any]) -> str:
+def default_name(which: dict[str, Any], command: str = "replicate") -> str:
     """A file name of its own for every copy, whatever its mode."""
     text = json.dumps([which["source"], which["target"], which["selection"]], sort_keys=True)
-    return f"replicate-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
+    return f"{command}-{hashlib.sha256(text.encode()).hexdigest()[:12]}.json"
 
 
 @dataclass(slots=True)
@@ -56,17 +57,17 @@ class Saved:
     failed: dict[tuple[int, bytes], str] = field(default_factory=dict)
 
 
-class Checkpoint:
-    """One copy's file."""
+class CheckpointFile:
+    """A file that is always whole, and whose owner is alone. `what` it is of: a word for people."""
 
-    def __init__(self, path: Path, which: dict[str, Any]) -> None:
+    def __init__(self, path: Path, what: str) -> None:
         self.path = path
-        self._which = which
+        self.what = what
         self._lock: int | None = None
         self._made_directory = False
 
     def __repr__(self) -> str:
-        return f"<Checkpoint {self.path}>"
+        return f"<{type(self).__name__} {self.path}>"
 
     def lock(self) -> None:
         """Errors: CheckpointError."""
@@ -74,14 +75,25 @@ class Checkpoint:
             if not self.path.parent.exists():
                 self.path.parent.mkdir(parents=True)
                 self._made_directory = True
-            self._lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock = os.open(self._lock_path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError:
+                os.close(lock)
+                raise
+            self._lock = lock
         except BlockingIOError:
-            raise CheckpointError(f"the same copy is running already (it has locked {self._lock_path})") from None
+            raise CheckpointError(
+                f"the same {self.what} is running already (it has locked {self._lock_path})"
+            ) from None
         except OSError as error:
             raise CheckpointError(
                 f"cannot write to {self.path.parent}: {error.strerror} (choose another place with --checkpoint FILE)"
             ) from None
+
+    @property
+    def _new_path(self) -> Path:
+        return self.path.with_name(self.path.name + ".new")
 
     @property
     def _lock_path(self) -> Path:
@@ -99,20 +111,60 @@ class Checkpoint:
             with suppress(OSError):  # not empty
                 self.path.parent.rmdir()
 
-    def load(self) -> Saved | None:
-        """What was saved by a copy of the same; None when there is nothing. Errors: CheckpointError."""
+    def read(self) -> dict[str, Any] | None:
+        """What the file says; None when there is none. Errors: CheckpointError."""
         try:
             document = json.loads(self.path.read_text())
-            which = {name: document[name] for name in self._which}
-            if document["format"] != FORMAT:
-                raise KeyError
-            saved = _saved(document)
         except FileNotFoundError:
             return None
         except OSError as error:
             raise CheckpointError(f"cannot read the checkpoint {self.path}: {error.strerror}") from None
-        except (ValueError, KeyError, TypeError, IndexError):
-            raise CheckpointError(f"{self.path} is not a checkpoint of this version: remove it to begin anew") from None
+        except ValueError:
+            raise self.not_ours() from None
+        if not isinstance(document, dict):
+            raise self.not_ours()
+        return document
+
+    def not_ours(self) -> CheckpointError:
+        return CheckpointError(f"{self.path} is not a checkpoint of this version: remove it to begin anew")
+
+    def write(self, document: dict[str, Any]) -> None:
+        """To the disk: takes its time. Errors: CheckpointError."""
+        temporary = self._new_path
+        try:
+            with open(temporary, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
+                file.write(json.dumps(document))
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, self.path)
+        except OSError as error:
+            raise CheckpointError(f"cannot write the checkpoint {self.path}: {error.strerror}") from None
+
+    def remove(self) -> None:
+        """Nothing is left to be done."""
+        self._new_path.unlink(missing_ok=True)  # of a run that was killed
+        self.path.unlink(missing_ok=True)
+
+
+class Checkpoint(CheckpointFile):
+    """One copy's file."""
+
+    def __init__(self, path: Path, which: dict[str, Any]) -> None:
+        super().__init__(path, "copy")
+        self._which = which
+
+    def load(self) -> Saved | None:
+        """What was saved by a copy of the same; None when there is nothing. Errors: CheckpointError."""
+        document = self.read()
+        if document is None:
+            return None
+        try:
+            which = {name: document[name] for name in self._which}
+            if document["format"] != FORMAT:
+                raise KeyError
+            saved = _saved(document)
+        except BROKEN:
+            raise self.not_ours() from None
         if {**which, "mode": ""} != {**self._which, "mode": ""}:
             raise CheckpointError(
                 f"the checkpoint {self.path} is of another copy ({which['source']} to {which['target']}, or other "
@@ -143,22 +195,6 @@ class Checkpoint:
             "copied": tally.copied,
             "failed": [[db, key.hex(), why] for (db, key), why in failed],
         }
-
-    def write(self, document: dict[str, Any]) -> None:
-        """To the disk: takes its time. Errors: CheckpointError."""
-        temporary = self.path.with_name(self.path.name + ".new")
-        try:
-            with open(temporary, "w", opener=lambda path, flags: os.open(path, flags, 0o600)) as file:
-                json.dump(document, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, self.path)
-        except OSError as error:
-            raise CheckpointError(f"cannot write the checkpoint {self.path}: {error.strerror}") from None
-
-    def remove(self) -> None:
-        """The copy is complete."""
-        self.path.unlink(missing_ok=True)
 
 
 def _saved(document: dict[str, Any]) -> Saved:

@@ -1,9 +1,10 @@
 """`crossfade compare`: two servers, key by key, both ways, without a proxy.
 
 Owns the run. A page of the source's keys is read on both sides as DUMP payloads; what is equal byte for byte and has
-the same deadline is equal. The others are read by type and judged by `compare`; what differs still is looked at again
+the same deadline is equal. The others are read by type and judged (`looking`); what differs still is looked at again
 after a pause, ROUNDS times, as it may have changed between the two reads; then it is a finding. Keys that only the
-target has are found by a scan of the target. Big keys are compared in pages (`comparing_pages`).
+target has are found by a scan of the target. Killed at any time, it goes on (`comparing_progress`): what was found is
+on the disk, with the checkpoint that says so, before any of it is mended.
 
 Memory: the bytes of a few groups, and MAX_SUSPECTS keys, whatever the number of keys.
 """
@@ -12,8 +13,8 @@ from __future__ import annotations
 
 import time
 import zlib
-from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from math import inf
 from typing import Any
 
@@ -22,28 +23,30 @@ import trio
 
 from resp.encode import encode
 
-from ..codec import Believed, Form, Unreadable, WrongType, parse, read_commands
-from ..compare import FOOTER_BYTES, Difference, Status, difference
-from ..counts import Counts, verdict
+from ..compare import FOOTER_BYTES, Status
+from ..findings import Finding, FindingsFile
 from ..scan import START
 from ..url import Url
-from ..values import State
 from . import bulk
-from .comparing_pages import compare_big
-from .copier import BUDGET_BYTES, GROUP_BYTES, GROUP_KEYS, KEY_BYTES, PAGED_BYTES, UNKNOWN_BYTES, Copier
+from .comparing_progress import ComparisonFile, Page, Progress, Report, Saved, Stage
+from .copier import BUDGET_BYTES, GROUP_BYTES, GROUP_KEYS, KEY_BYTES, PAGED_BYTES, Copier
 from .limits import Budget, Rate
+from .looking import Look, by_db
 from .nurseries import open_nursery
 from .pages import BigKeys
 from .pipe import Pipe, Ticket
 from .selection import Selection
-from .sides import Facts, expect, keyspace, learn, shift_between
-from .tally import Place, Tally
-from .walking import COUNT, copy_functions
+from .sides import Facts, expect, fence, keyspace, learn, shift_between
+from .tally import Place, Position, Tally
+from .walking import COUNT, copy_functions, missing_on
 
 MAX_SUSPECTS = 50_000  # keys to be looked at again; when there are as many, that comes first
-MAX_SHOWN = 100  # findings kept to be shown; all are counted, and told to `found`
-ATTEMPTS = 8  # at a key whose type changes whenever it is read
 CLOCK_S = 10.0
+SAVE_S = 1.0
+SAVES_SHARE = 20  # saving takes at most one part in so many of the time
+
+Say = Callable[[str], None]
+Take = Callable[[Page, list[bytes]], Awaitable[None]]  # what is done with the keys of a page
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,37 +66,11 @@ class ComparePlan:
     keys_rate: float = 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """A difference that is one. db -1: not a key but a library of functions."""
-
-    db: int
-    key: bytes
-    status: str  # of STATUSES
-    detail: str
-
-
-@dataclass(slots=True)
-class Report(Counts):
-    """What a comparison found so far."""
-
-    fixed: int = 0  # of those that differed
-    total: int = 0
-    seconds: float = 0.0
-    complete: bool = False
-    findings: list[Finding] = field(default_factory=list)
-
-    def to_json(self) -> dict[str, Any]:
-        document = asdict(self)
-        del document["findings"]
-        return document
-
-
 @dataclass(slots=True)
 class _Pair:
     """Keys read on both sides."""
 
-    db: int
+    page: Page
     keys: list[bytes]
     ends: list[int]
     counts: list[tuple[int, int]]
@@ -102,154 +79,258 @@ class _Pair:
 
 
 class Comparison:
-    """One run. `report` at any time; `run()` once."""
+    """One run. `report` at any time; `run()` once. Without a checkpoint it cannot go on after a kill."""
 
-    def __init__(self, plan: ComparePlan, found: Callable[[Finding], None] = lambda finding: None) -> None:
-        self.report = Report()
+    def __init__(
+        self,
+        plan: ComparePlan,
+        checkpoint: ComparisonFile | None = None,
+        findings: FindingsFile | None = None,
+        say: Say = lambda text: None,
+    ) -> None:
         self._plan = plan
-        self._found = found
+        self._checkpoint, self._findings, self._say = checkpoint, findings, say
         self._began = time.monotonic()
-        self._share = plan.sample
-        self._shift_ms = 0
+        self._progress = Progress(share=plan.sample, seed=plan.seed)
+        self._saved: Saved | None = None
+        self._run_ids: tuple[str, str] | None = None
+        self._fences: list[int] = []  # ids of our connections to the target
+        self._one_save = trio.Lock()
 
     def __repr__(self) -> str:
-        return f"<Comparison {self.report.checked} checked, {self.report.different} differ>"
+        return f"<Comparison {self._progress!r}>"
+
+    @property
+    def report(self) -> Report:
+        return self._progress.report
 
     async def run(self) -> None:
-        """All of it. Errors: ConnectError, ConnectionLost, ServerRefuses."""
+        """All of it. Errors: ConnectError, ConnectionLost, ServerRefuses, CheckpointError, FindingsError."""
+        self._load()
+        try:
+            await self._run()
+            self.report.complete = True
+        finally:
+            self.report.seconds = round(time.monotonic() - self._began, 3)
+            self._end()
+
+    def _load(self) -> None:
+        saved = self._saved = self._checkpoint.load() if self._checkpoint is not None else None
+        if self._findings is not None:
+            if saved is None:
+                self._findings.begin()
+            else:
+                self._findings.go_on(saved.findings_bytes)
+        if saved is not None:
+            assert self._checkpoint is not None
+            self._progress = saved.progress
+            when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved.at))
+            told = f"{self.report.checked:,} keys were compared before (--restart begins anew)"
+            self._say(f"going on from the checkpoint {self._checkpoint.path} of {when}: {told}")
+
+    async def _run(self) -> None:
         plan = self._plan
         async with (
             Pipe.open(plan.source.with_db(0), name="crossfade-compare") as source,
             Pipe.open(plan.target.with_db(0), name="crossfade-compare") as target,
         ):
             facts = await learn(source), await learn(target)
-            self._shift_ms = await shift_between(source, target)
-            run = _Run(self, plan, (source, target), facts)
+            await self._same_processes(target, facts)
+            self._fences.append(target.wire.client_id)
+            look = Look(
+                (plan.source, plan.target),
+                (source, target),
+                facts,
+                types=plan.selection.types,
+                tolerance_ms=plan.tolerance_ms,
+                paged_bytes=PAGED_BYTES,
+            )
+            look.shift_ms = await shift_between(source, target)
+            big = BigKeys(plan.source, plan.target, facts, self._fences, types=plan.selection.types, live=False)
+            run = _Run(plan, self._progress, self._findings, (source, target), facts, look, big, self._save)
             async with open_nursery() as nursery:
-                nursery.start_soon(self._keep_clock, source, target)
+                nursery.start_soon(self._keep_clock, source, target, look)
+                nursery.start_soon(self._save_regularly)
                 nursery.start_soon(run.judge_all)
                 if plan.fix:
                     nursery.start_soon(run.copier.run)
                 await run.everything()
                 nursery.cancel_scope.cancel()
-        self.report.complete = True
-        self.report.seconds = round(time.monotonic() - self._began, 3)
 
-    @property
-    def shift_ms(self) -> int:
-        return self._shift_ms
+    async def _same_processes(self, target: Pipe, facts: tuple[Facts, Facts]) -> None:
+        """Fence what a killed run left behind; begin anew where a server is not the one that it was."""
+        run_ids = self._run_ids = facts[0].run_id, facts[1].run_id
+        saved = self._saved
+        if saved is None:
+            return
+        if saved.run_ids[1] == run_ids[1]:
+            for client_id in saved.client_ids:
+                await fence(target, client_id)
+        if saved.run_ids == run_ids:
+            return
+        which = "source" if saved.run_ids[0] != run_ids[0] else "target"
+        kept = self._findings.put_aside() if self._findings is not None else None
+        rest = f" (what was found so far is in {kept})" if kept is not None else ""
+        self._say(f"the {which} was restarted, or is another server: the comparison begins anew{rest}")
+        self._progress = Progress(share=self._plan.sample, seed=self._plan.seed)
 
-    async def _keep_clock(self, source: Pipe, target: Pipe) -> None:
+    @staticmethod
+    async def _keep_clock(source: Pipe, target: Pipe, look: Look) -> None:
         while True:
             await trio.sleep(CLOCK_S)
-            self._shift_ms = await shift_between(source, target)
+            look.shift_ms = await shift_between(source, target)
 
-    def note_total(self, total: int) -> None:
-        self.report.total = total
-        if self._plan.sample_keys:
-            self._share = min(1.0, self._plan.sample_keys / total) if total else 1.0
+    # -- the checkpoint --------------------------------------------------------------------------------------------
 
-    def sampled(self, keys: list[bytes]) -> list[bytes]:
-        """By a hash of the name, so that both sides' scans choose the same."""
-        if self._share >= 1.0:
-            return keys
-        limit = int(self._share * 2**32)
-        return [key for key in keys if zlib.crc32(key, self._plan.seed) < limit]
+    def _document(self) -> dict[str, Any] | None:
+        if self._checkpoint is None or self._run_ids is None:
+            return None
+        size = self._findings.size if self._findings is not None else 0
+        return self._checkpoint.document(self._progress, self._run_ids, self._fences, size)
 
-    def finding(self, finding: Finding) -> None:
-        report = self.report
-        report.found(finding.status)
-        if len(report.findings) < MAX_SHOWN:
-            report.findings.append(finding)
-        self._found(finding)
+    def _write(self, document: dict[str, Any]) -> None:
+        """The findings first: what the checkpoint says of them must be there."""
+        assert self._checkpoint is not None
+        if self._findings is not None:
+            self._findings.sync()
+        self._checkpoint.write(document)
+
+    async def _save(self) -> None:
+        """Errors: CheckpointError, FindingsError."""
+        if (document := self._document()) is not None:
+            await self._saving(document)
+
+    async def _saving(self, document: dict[str, Any]) -> None:
+        async with self._one_save:
+            await trio.to_thread.run_sync(self._write, document)
+
+    async def _save_regularly(self) -> None:
+        while True:
+            began = trio.current_time()
+            await self._save()
+            await trio.sleep(max(SAVE_S, SAVES_SHARE * (trio.current_time() - began)))
+
+    def _end(self) -> None:
+        if self._checkpoint is None:
+            return
+        if self.report.complete:
+            self._checkpoint.remove()
+        elif (document := self._document()) is not None:
+            self._write(document)
 
 
 class _Run:
     """The work on two open pipes."""
 
     def __init__(
-        self, owner: Comparison, plan: ComparePlan, pipes: tuple[Pipe, Pipe], facts: tuple[Facts, Facts]
+        self,
+        plan: ComparePlan,
+        progress: Progress,
+        findings: FindingsFile | None,
+        pipes: tuple[Pipe, Pipe],
+        facts: tuple[Facts, Facts],
+        look: Look,
+        big: BigKeys,
+        save: Callable[[], Awaitable[None]],
     ) -> None:
-        self._owner, self._plan = owner, plan
+        self._plan, self._progress, self._findings = plan, progress, findings
         self._source, self._target = self._pipes = pipes
-        self._facts = facts
         self._absolute = tuple(b"PEXPIRETIME" in each.commands for each in facts)
+        self._look, self._save = look, save
         self._budget = Budget(BUDGET_BYTES)
         self._rate = Rate(plan.keys_rate)
-        self._suspects: list[Place] = []
-        self._big: set[Place] = set()
+        self._big: set[Place] = set()  # of the suspects
         self._to_judge, self._judged = trio.open_memory_channel[_Pair](inf)  # bounded by the budget
         self._under_way = 0
         self._idle = trio.lowlevel.ParkingLot()
         self._dump = True  # both sides show payloads
-        tally = Tally()
-        big = BigKeys(plan.source, plan.target, facts, [], live=False)
-        self.copier = Copier(*pipes, facts, tally, big, keys_rate=Rate(0), bytes_rate=Rate(0))
-        self._tally = tally
+        self._tally = Tally()
+        self.copier = Copier(
+            *pipes, facts, self._tally, big, types=plan.selection.types, keys_rate=Rate(0), bytes_rate=Rate(0)
+        )
 
     async def everything(self) -> None:
-        selection = self._plan.selection
-        sizes, there = await keyspace(self._source), await keyspace(self._target)
-        self._owner.note_total(sum(count for db, count in sizes.items() if selection.has_db(db)))
-        for db in sorted(filter(selection.has_db, sizes)):
-            await self._scan(db, self._source, self._compare)
+        progress = self._progress
+        if progress.mending:
+            await self._mend()
+        stages = {
+            Stage.SOURCE: self._compare_source,
+            Stage.TARGET: self._compare_target,
+            Stage.FUNCTIONS: self._compare_functions,
+        }
+        while progress.stage is not Stage.DONE:
+            await stages[progress.stage]()
+
+    async def _compare_source(self) -> None:
+        selection, progress = self._plan.selection, self._progress
+        sizes = await keyspace(self._source)
+        total = progress.report.total = sum(count for db, count in sizes.items() if selection.has_db(db))
+        if self._plan.sample_keys and progress.position == Position():
+            progress.share = min(1.0, self._plan.sample_keys / total) if total else 1.0
+        await self._scan(self._source, sizes, self._compare)
+
+    async def _compare_target(self) -> None:
+        await self._scan(self._target, await keyspace(self._target), self._look_for_extras)
+
+    async def _scan(self, pipe: Pipe, dbs: dict[int, int], take: Take) -> None:
+        """A whole stage, from the position on."""
+        position = self._progress.position
+        for db in sorted(filter(self._plan.selection.has_db, dbs)):
+            if db not in position.done:
+                await self._scan_db(pipe, db, position.cursor if position.db == db else START, take)
         await self._wait_idle()
         await self._second_look()
-        for db in sorted(filter(selection.has_db, there)):
-            await self._scan(db, self._target, self._look_for_extras)
-        await self._second_look()
-        if selection.everything:
-            await self._compare_functions()
+        self._progress.go_on()
 
-    async def _scan(self, db: int, pipe: Pipe, take: Callable[[int, list[bytes]], Any]) -> None:
+    async def _scan_db(self, pipe: Pipe, db: int, cursor: bytes, take: Take) -> None:
         selection = self._plan.selection
         options = selection.scan_options()
         types = selection.types if len(selection.types) > 1 else frozenset()
-        cursor = START
         while True:
             command = encode([b"SCAN", cursor, *options, b"COUNT", b"%d" % COUNT])
             cursor, keys = expect((await pipe.send(command, 1, db).wait())[0], "SCAN")
-            keys = self._owner.sampled(selection.filter(keys))
+            keys = self._sampled(selection.filter(keys))
             if types and keys:
                 kinds = await pipe.pipeline([[b"TYPE", key] for key in keys], db)
                 keys = [key for key, kind in zip(keys, kinds, strict=True) if kind in types]
+            page = self._progress.begin_page(db, cursor, len(keys))
             if keys:
                 await self._rate.take(len(keys))
-                await take(db, keys)
-            if len(self._suspects) >= MAX_SUSPECTS:
+                await take(page, keys)
+            self._progress.looked_at(page)
+            if self._progress.suspected >= MAX_SUSPECTS:
                 await self._wait_idle()
                 await self._second_look()
             if cursor == START:
                 return
 
+    def _sampled(self, keys: list[bytes]) -> list[bytes]:
+        """By a hash of the name, so that both sides' scans choose the same."""
+        progress = self._progress
+        if progress.share >= 1.0:
+            return keys
+        limit = int(progress.share * 2**32)
+        return [key for key in keys if zlib.crc32(key, progress.seed) < limit]
+
     # -- first look ------------------------------------------------------------------------------------------------
 
-    async def _compare(self, db: int, keys: list[bytes]) -> None:
+    async def _compare(self, page: Page, keys: list[bytes]) -> None:
         names = bulk.encoded(keys)
-        sizes = await self._sizes(db, names)
+        sizes = await self._look.sizes(page.db, names)
         small = [index for index, size in enumerate(sizes) if size < PAGED_BYTES]
         if len(small) < len(keys):
             for index in sorted(set(range(len(keys))).difference(small)):
-                self._big.add((db, keys[index]))
-                self._suspects.append((db, keys[index]))
+                self._big.add((page.db, keys[index]))
+                page.suspects.append((page.db, keys[index]))
             keys, names, sizes = ([column[index] for index in small] for column in (keys, names, sizes))  # type: ignore[assignment]
         start = 0
         for end in bulk.cut(sizes, GROUP_KEYS, GROUP_BYTES) if keys else []:
-            await self._read(db, keys[start:end], names[start:end], sizes[start:end])
+            await self._read(page, keys[start:end], names[start:end], sizes[start:end])
             start = end
 
-    async def _sizes(self, db: int, names: list[bytes]) -> list[int]:
-        """The larger of the two sides' sizes in memory, of each key."""
-        data, count = bulk.probe(names, types=False)
-        tickets = [pipe.send(data, count, db) for pipe in self._pipes]
-        told = [await ticket.wait() for ticket in tickets]
-        if any(hiredis.ReplyError in set(map(type, replies)) for replies in told):
-            return [UNKNOWN_BYTES] * count
-        return [max(a or 0, b or 0) for a, b in zip(*told, strict=True)]
-
-    async def _read(self, db: int, keys: list[bytes], names: list[bytes], sizes: list[int]) -> None:
+    async def _read(self, page: Page, keys: list[bytes], names: list[bytes], sizes: list[int]) -> None:
         if not self._dump:
-            self._suspects += [(db, key) for key in keys]
+            page.suspects += [(page.db, key) for key in keys]
             return
         ends = bulk.cut(sizes, bulk.BLOCK_KEYS, bulk.BLOCK_BYTES)
         data: tuple[list[bytes], list[bytes]] = [], []
@@ -262,24 +343,26 @@ class _Run:
             counts.append((blocks[0][1], blocks[1][1]))
             start = end
         cost = 2 * sum(sizes) + KEY_BYTES * len(keys)
+        page.pending += 1
         self._under_way += 1
         await self._budget.take(cost)
-        first = self._source.send(b"".join(data[0]), sum(one for one, _ in counts), db)
-        second = self._target.send(b"".join(data[1]), sum(two for _, two in counts), db)
-        self._to_judge.send_nowait(_Pair(db, keys, ends, counts, (first, second), cost))
+        first = self._source.send(b"".join(data[0]), sum(one for one, _ in counts), page.db)
+        second = self._target.send(b"".join(data[1]), sum(two for _, two in counts), page.db)
+        self._to_judge.send_nowait(_Pair(page, keys, ends, counts, (first, second), cost))
 
     async def judge_all(self) -> None:
         """Judge what was read, until cancelled. Errors: ConnectionLost."""
         async for pair in self._judged:
             replies = await pair.tickets[0].wait(), await pair.tickets[1].wait()
             self._judge(pair, replies)
+            self._progress.looked_at(pair.page)
             self._budget.give(pair.cost)
             self._under_way -= 1
             if not self._under_way:
                 self._idle.unpark_all()
 
     def _judge(self, pair: _Pair, replies: tuple[list[Any], list[Any]]) -> None:
-        report, start, positions = self._owner.report, 0, [0, 0]
+        page, start, positions = pair.page, 0, [0, 0]
         for end, counts in zip(pair.ends, pair.counts, strict=True):
             keys = pair.keys[start:end]
             sides = [
@@ -294,13 +377,13 @@ class _Run:
                 unequal = keys
             else:
                 unequal = self._unequal(keys, a, b)
-            self._suspects += [(pair.db, key) for key in unequal]
-            report.are_equal(len(keys) - len(unequal))
+            page.suspects += [(page.db, key) for key in unequal]
+            page.equal += len(keys) - len(unequal)
 
     def _unequal(
         self, keys: list[bytes], a: tuple[list[int], list[bytes | None]], b: tuple[list[int], list[bytes | None]]
     ) -> list[bytes]:
-        shift, tolerance = self._owner.shift_ms, self._plan.tolerance_ms
+        shift, tolerance = self._look.shift_ms, self._plan.tolerance_ms
         return [
             key
             for key, until_a, until_b, value_a, value_b in zip(keys, a[0], b[0], a[1], b[1], strict=True)
@@ -312,142 +395,86 @@ class _Run:
         while self._under_way:
             await self._idle.park()
 
-    async def _look_for_extras(self, db: int, keys: list[bytes]) -> None:
-        there = await self._source.pipeline([[b"EXISTS", key] for key in keys], db)
-        self._suspects += [(db, key) for key, count in zip(keys, there, strict=True) if expect(count, "EXISTS") == 0]
+    async def _look_for_extras(self, page: Page, keys: list[bytes]) -> None:
+        missing = await missing_on(self._source, self._plan.selection, page.db, keys)
+        page.suspects += [(page.db, key) for key in missing]
 
     # -- second look -----------------------------------------------------------------------------------------------
 
     async def _second_look(self) -> None:
-        """What is no finding at the first look by type is none; what is, is looked at again after a pause."""
-        suspects, self._suspects = self._suspects, []
-        findings: dict[Place, Finding] = {}
+        """What is no finding at the first look by type is none; what is, is looked at again after a pause. Until the
+        last look the suspects stay what they are."""
+        suspects = dict.fromkeys(self._progress.suspects)
+        left, findings = list(suspects), dict[Place, Finding]()
         for round_ in range(self._plan.rounds):
-            findings = await self._differences(suspects)
-            self._owner.report.are_equal(len(suspects) - len(findings))
-            suspects = list(findings)
-            if not suspects or round_ == self._plan.rounds - 1:
+            findings = await self._look.differences(left, self._big)
+            left = list(findings)
+            if not left or round_ == self._plan.rounds - 1:
                 break
             await trio.sleep(self._plan.pause)
-        for finding in findings.values():
-            self._owner.finding(finding)
-        if self._plan.fix and findings:
-            await self._fix(list(findings))
+        self._found(list(findings.values()), len(suspects))
         self._big.clear()
+        if self._progress.mending:
+            await self._save()
+            await self._mend()
 
-    async def _differences(self, places: list[Place]) -> dict[Place, Finding]:
-        found: dict[Place, Finding] = {}
-        by_db: dict[int, list[bytes]] = {}
-        for db, key in places:
-            by_db.setdefault(db, []).append(key)
-        for db, keys in by_db.items():
-            sizes = await self._sizes(db, bulk.encoded(keys))
-            start = 0
-            small: list[bytes] = []
-            small_sizes: list[int] = []
-            for key, size in zip(keys, sizes, strict=True):
-                if size >= PAGED_BYTES or (db, key) in self._big:
-                    await self._compare_big((db, key), found)
-                else:
-                    small.append(key)
-                    small_sizes.append(size)
-            for end in bulk.cut(small_sizes, bulk.BLOCK_KEYS, GROUP_BYTES) if small else []:
-                await self._compare_by_type(db, small[start:end], found)
-                start = end
-        return found
+    def _found(self, findings: list[Finding], suspects: int = 0) -> None:
+        """Tell, and count: one step."""
+        if self._findings is not None and findings:
+            self._findings.tell(findings)
+        self._progress.judged(findings, suspects=suspects, mend=self._plan.fix)
 
-    async def _compare_big(self, place: Place, found: dict[Place, Finding]) -> None:
-        plan = self._plan
-        outcome = await compare_big(
-            plan.source, plan.target, self._facts, place, shift_ms=self._owner.shift_ms, tolerance_ms=plan.tolerance_ms
-        )
-        self._note(place, outcome, found)
+    # -- mending ---------------------------------------------------------------------------------------------------
 
-    async def _compare_by_type(self, db: int, keys: list[bytes], found: dict[Place, Finding]) -> None:
-        first = await self._states(0, db, keys)
-        second = await self._states(1, db, keys)
-        for key, a, b in zip(keys, first, second, strict=True):
-            outcome: Difference | Unreadable | None
-            if isinstance(a, State) and isinstance(b, State):
-                outcome = difference(a, b, shift_ms=self._owner.shift_ms, tolerance_ms=self._plan.tolerance_ms)
-            else:
-                outcome = a if isinstance(a, Unreadable) else b if isinstance(b, Unreadable) else None
-            self._note((db, key), outcome, found)
-
-    @staticmethod
-    def _note(place: Place, outcome: Difference | Unreadable | None, found: dict[Place, Finding]) -> None:
-        if outcome is not None:
-            found[place] = Finding(*place, *verdict(outcome))
-
-    async def _states(self, side: int, db: int, keys: Iterable[bytes]) -> list[State | Unreadable]:
-        """The keys' states in form STRUCT, each at one point."""
-        known: dict[bytes, State | Unreadable] = {}
-        believed: dict[bytes, Believed] = dict.fromkeys(keys)
-        left = list(believed)
-        for _ in range(ATTEMPTS):
-            if not left:
-                break
-            reads = [read_commands(k, Form.STRUCT, believed[k], known=self._facts[side].commands) for k in left]
-            blocks = [[[b"MULTI"], *commands, [b"EXEC"]] for commands in reads]
-            replies = await self._pipes[side].pipeline([command for block in blocks for command in block], db)
-            position, again = 0, []
-            for key, block in zip(left, blocks, strict=True):
-                part = replies[position : position + len(block)]
-                position += len(block)
-                outcome = _parsed(key, part, believed[key])
-                if isinstance(outcome, WrongType):
-                    believed[key] = outcome
-                    again.append(key)
-                else:
-                    known[key] = outcome
-            left = again
-        return [known.get(key, Unreadable("its type changes faster than it can be read")) for key in believed]
-
-    # -- fixing, functions -----------------------------------------------------------------------------------------
-
-    async def _fix(self, places: list[Place]) -> None:
+    async def _mend(self) -> None:
         """Copy what differs, delete what is extra, and look whether that helped."""
-        by_db: dict[int, list[bytes]] = {}
-        for db, key in places:
-            by_db.setdefault(db, []).append(key)
-        self.copier.shift_ms = self._owner.shift_ms
-        for db, keys in by_db.items():
-            await self._target.enter(db)
-            await self.copier.look_and_add(db, keys)
-        await self.copier.wait_idle()
-        self._owner.report.fixed += len(places) - len(await self._differences(places))
+        places = self._progress.mending
+        libraries = [name for db, name in places if db < 0]
+        if libraries:
+            left = await self._mend_functions(libraries)
+        else:
+            self.copier.shift_ms = self._look.shift_ms
+            for db, keys in by_db(places).items():
+                await self._target.enter(db)
+                await self.copier.look_and_add(db, keys)
+            await self.copier.wait_idle()
+            left = len(await self._look.differences(places, set()))
+        self._progress.mended(left)
 
     async def _compare_functions(self) -> None:
-        listing = [b"FUNCTION", b"LIST", b"WITHCODE"]
-        sides = [await pipe.call(*listing) for pipe in self._pipes]
-        libraries = [_libraries(reply) for reply in sides]
-        differ = 0
-        for name in sorted(libraries[0].keys() | libraries[1].keys()):
-            a, b = (side.get(name) for side in libraries)
-            status = Status.MISSING if b is None else Status.EXTRA if a is None else Status.VALUE
-            if a != b:
-                differ += 1
-                where = {Status.MISSING: "only on the source", Status.EXTRA: "only on the target"}
-                detail = f"a library of functions {where.get(status, 'with other code on the target')}"
-                self._owner.finding(Finding(-1, name, status.value, detail))
-        if differ and self._plan.fix:
-            await copy_functions(self._source, self._target, self._tally)
-            after = _libraries(await self._target.call(*listing))
-            self._owner.report.fixed += differ - sum(libraries[0].get(n) != after.get(n) for n in after | libraries[0])
+        if self._plan.selection.everything:
+            libraries = await self._libraries(0), await self._libraries(1)
+            names = sorted(libraries[0].keys() | libraries[1].keys())
+            self._found([_library(name, *libraries) for name in names if _differs(name, *libraries)])
+        self._progress.go_on()
+        if self._progress.mending:
+            await self._save()
+            await self._mend()
+
+    async def _mend_functions(self, names: list[bytes]) -> int:
+        """How many of these libraries differ still."""
+        await copy_functions(self._source, self._target, self._tally)
+        libraries = await self._libraries(0), await self._libraries(1)
+        return sum(_differs(name, *libraries) for name in names)
+
+    async def _libraries(self, side: int) -> dict[bytes, bytes]:
+        """Name -> code; nothing where the server has no functions, or does not show them."""
+        reply = await self._pipes[side].call(b"FUNCTION", b"LIST", b"WITHCODE")
+        if isinstance(reply, hiredis.ReplyError):
+            return {}
+        found = {}
+        for row in reply:
+            facts = row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
+            found[facts[b"library_name"]] = facts[b"library_code"]
+        return found
 
 
-def _parsed(key: bytes, replies: list[Any], believed: Believed) -> State | WrongType | Unreadable:
-    if not isinstance(replies[-1], list):
-        return Unreadable(str(next((reply for reply in replies if isinstance(reply, hiredis.ReplyError)), "no EXEC")))
-    return parse(key, Form.STRUCT, replies[-1], believed)
+def _differs(name: bytes, a: dict[bytes, bytes], b: dict[bytes, bytes]) -> bool:
+    return a.get(name) != b.get(name)
 
 
-def _libraries(reply: Any) -> dict[bytes, bytes]:
-    """Name -> code; nothing where the server has no functions, or does not show them."""
-    if isinstance(reply, hiredis.ReplyError):
-        return {}
-    found = {}
-    for row in reply:
-        facts = row if isinstance(row, dict) else dict(zip(row[::2], row[1::2], strict=True))
-        found[facts[b"library_name"]] = facts[b"library_code"]
-    return found
+def _library(name: bytes, a: dict[bytes, bytes], b: dict[bytes, bytes]) -> Finding:
+    status = Status.MISSING if name not in b else Status.EXTRA if name not in a else Status.VALUE
+    where = {Status.MISSING: "only on the source", Status.EXTRA: "only on the target"}
+    detail = f"a library of functions {where.get(status, 'with other code on the target')}"
+    return Finding(-1, name, status.value, detail)

@@ -49,8 +49,19 @@ class _Sides:
         )
 
 
+Meant = Callable[[State, State], tuple[State, State]]
+"""What is to be compared of the states of a key on both sides."""
+
+
 async def compare_big(
-    source: Url, target: Url, facts: tuple[Facts, Facts], place: Place, *, shift_ms: int, tolerance_ms: int
+    source: Url,
+    target: Url,
+    facts: tuple[Facts, Facts],
+    place: Place,
+    *,
+    shift_ms: int,
+    tolerance_ms: int,
+    meant: Meant,
 ) -> Difference | Unreadable | None:
     """The first difference, None when there is none. Errors: ConnectError, ConnectionLost."""
     db, key = place
@@ -59,7 +70,7 @@ async def compare_big(
         Client.open(target.with_db(db), name="crossfade-compare") as other,
     ):
         try:
-            states = await _state(one, key), await _state(other, key)
+            states = meant(await _state(one, key), await _state(other, key))
             found = difference(*states, shift_ms=shift_ms, tolerance_ms=tolerance_ms)
             kind = states[0].kind
             if found is not None or kind == MISSING:

@@ -25,12 +25,12 @@ from ..codec import Believed, Form, Unreadable, WrongType, losses, parse, read_c
 from ..errors import BackfillError, ServerRefuses, is_passing
 from ..values import State
 from . import bulk
-from .groups import Group, Probe, Reading, Writing
+from .groups import Asking, Group, Probe, Reading, Writing
 from .limits import Budget, Rate
 from .nurseries import open_nursery
 from .pages import BigKeys, Changing
 from .pipe import Pipe
-from .sides import Facts
+from .sides import Facts, expect
 from .tally import MAX_FAILED, MAX_LOSSY, Page, Place, Tally
 
 BUDGET_BYTES = 12 * 1024 * 1024  # expected of the values under way; what Python needs for them is about the double
@@ -55,6 +55,7 @@ class Copier:
         tally: Tally,
         big: BigKeys,
         *,
+        types: frozenset[bytes] = frozenset(),
         struct: bool = False,
         ordered: bool = True,
         keys_rate: Rate,
@@ -67,6 +68,7 @@ class Copier:
         self._source_facts, self._target_facts = facts
         self._absolute = b"PEXPIRETIME" in facts[0].commands
         self._sizes_known = True
+        self._types = types
         self._tally = tally
         self._big = big
         self._ordered = ordered
@@ -76,7 +78,7 @@ class Copier:
         self._under_way = 0  # groups formed and not settled
         self._unsettled = 0  # writes sent and not answered
         self._idle = trio.lowlevel.ParkingLot()
-        self._to_write, self._written = trio.open_memory_channel[Reading | Group](inf)  # bounded by the budget
+        self._to_write, self._written = trio.open_memory_channel[Reading | Asking | Group](inf)  # bounded by the budget
         self._to_page, self._paging = trio.open_memory_channel[Group](inf)
         self._to_settle, self._settling = trio.open_memory_channel[Writing](inf)
         self._to_retry, self._retrying = trio.open_memory_channel[Group](inf)
@@ -108,9 +110,24 @@ class Copier:
         return Probe(db, keys, names, *bulk.probe(names, types=types or self.form is Form.STRUCT))
 
     async def look_and_add(self, db: int, keys: list[bytes]) -> None:
-        """Probe these keys and copy them. Errors: ConnectionLost, ServerRefuses."""
-        probe = self.probe(db, keys)
-        await self.add(probe, await self._source.send(probe.data, probe.count, db).wait())
+        """Probe these keys and copy them. Those that the source does not have, or not of a type that is meant, are
+        deleted on the target. Errors: ConnectionLost, ServerRefuses."""
+        probe = self.probe(db, keys, types=bool(self._types))
+        replies = await self._source.send(probe.data, probe.count, db).wait()
+        await self.add(probe, replies, types=self._types)
+        if self._types:
+            others = [key for key, kind in zip(keys, replies[len(keys) :], strict=True) if kind not in self._types]
+            await self._ask(db, others)
+
+    async def _ask(self, db: int, keys: list[bytes]) -> None:
+        """What these keys are now; then see `_remove`."""
+        for start in range(0, len(keys), GROUP_KEYS):
+            part = keys[start : start + GROUP_KEYS]
+            group = Group(db, part, bulk.encoded(part), [0] * len(part), cost=KEY_BYTES * len(part))
+            self._under_way += 1
+            await self._budget.take(group.cost)
+            ticket = self._source.send(bulk.ask_types(group.names), len(part), db)
+            self._to_write.send_nowait(Asking(group, ticket))
 
     async def add(
         self, probe: Probe, replies: list[Any], page: Page | None = None, types: frozenset[bytes] = frozenset()
@@ -180,7 +197,7 @@ class Copier:
         ends = bulk.cut(group.sizes, bulk.BLOCK_KEYS, bulk.BLOCK_BYTES)
         parts, counts, start = [], [], 0
         for end in ends:
-            block, count = bulk.read_block(group.names[start:end], absolute=self._absolute)
+            block, count = bulk.read_block(group.names[start:end], absolute=self._absolute, types=bool(self._types))
             parts.append(block)
             counts.append(count)
             start = end
@@ -204,19 +221,51 @@ class Copier:
                 await self._copy_big(item)
                 continue
             replies = await item.ticket.wait()
-            if item.form is Form.DUMP:
-                self._write_dump(item, replies)
-            else:
-                self._write_struct(item, replies)
+            if isinstance(item, Asking):
+                await self._write_none(item.group, replies)
+                continue
+            write = self._write_dump if item.form is Form.DUMP else self._write_struct
+            unwanted = write(item, replies)
+            if unwanted is not None:
+                await self._remove(unwanted)
+                self._done(unwanted)
 
-    def _write_dump(self, item: Reading, replies: list[Any]) -> None:
+    async def _write_none(self, group: Group, replies: list[Any]) -> None:
+        """What is of a type that is meant by now is copied."""
+        meant = [index for index, kind in enumerate(replies) if expect(kind, "TYPE") in self._types]
+        if meant:
+            self._again(group, meant, self.form, [])
+        await self._remove(group.chosen(set(range(len(group.keys))).difference(meant)))
+        self._done(group)
+
+    async def _remove(self, group: Group) -> None:
+        """Keys that the source has not, or not of a type that is meant, are deleted on the target, if they are of such
+        a type there: what is of another type was not put there by us. Nothing is written between the look and the DEL,
+        as the only writer waits here."""
+        if not group.keys:
+            return
+        kinds = await self._target.send(bulk.ask_types(group.names), len(group.keys), group.db).wait()
+        there = [index for index, kind in enumerate(kinds) if expect(kind, "TYPE") in self._types]
+        gone = set(range(len(kinds))).difference(there)
+        self._tally.settled(group.db, [group.keys[index] for index in gone], group.page)
+        if there:
+            rest = group.chosen(there)
+            rest.cost = 0
+            self._under_way += 1
+            self._unsettled += 1
+            ticket = self._target.send(bulk.delete(rest.names), len(there), group.db)
+            self._to_settle.send_nowait(Writing(rest, Form.DUMP, ticket, [], list(range(len(there)))))
+
+    def _write_dump(self, item: Reading, replies: list[Any]) -> Group | None:
+        """Write what was read. What is to be removed instead."""
         group = item.group
         deadlines: list[int] = []
         payloads: list[bytes | None] = []
         aside: list[int] = []  # indexes of what goes another way
         start = position = 0
         for end, count in zip(item.ends, item.counts, strict=True):
-            outcome = bulk.parse_block(end - start, replies[position : position + count], absolute=self._absolute)
+            part = replies[position : position + count]
+            outcome = bulk.parse_block(end - start, part, absolute=self._absolute, types=self._types)
             if isinstance(outcome, hiredis.ReplyError):
                 self._cannot_dump(outcome)
                 aside += range(start, end)
@@ -231,7 +280,21 @@ class Copier:
             left = sorted(set(range(len(group.keys))).difference(aside))
             group = group.chosen(left)
             deadlines, payloads = [deadlines[index] for index in left], [payloads[index] for index in left]
+        unwanted = None
+        if self._types and None in payloads:
+            unwanted = self._split_off(group, [index for index, payload in enumerate(payloads) if payload is None])
+            left = [index for index, payload in enumerate(payloads) if payload is not None]
+            group = group.chosen(left)
+            deadlines, payloads = [deadlines[index] for index in left], [payloads[index] for index in left]
         self._send_restores(group, deadlines, payloads)
+        return unwanted
+
+    def _split_off(self, group: Group, indexes: list[int]) -> Group:
+        """Some keys as a group of their own, under way and costing nothing."""
+        part = group.chosen(indexes)
+        part.cost = 0
+        self._under_way += 1
+        return part
 
     def _cannot_dump(self, error: hiredis.ReplyError) -> None:
         """The source does not show its keys in this way."""
@@ -272,8 +335,10 @@ class Copier:
         self._unsettled += 1
         self._to_settle.send_nowait(Writing(group, Form.DUMP, ticket, [], nothing))
 
-    def _write_struct(self, item: Reading, replies: list[Any]) -> None:
+    def _write_struct(self, item: Reading, replies: list[Any]) -> Group | None:
+        """Write what was read. What is to be removed instead."""
         group, facts = item.group, self._target_facts
+        unwanted: list[int] = []
         sent: list[int] = []
         data: list[bytes] = []
         counts: list[int] = []
@@ -283,6 +348,9 @@ class Copier:
             state = self._parse(group, index, replies[position : position + count])
             position += count
             if state is None:
+                continue
+            if self._types and state.kind not in self._types:
+                unwanted.append(index)
                 continue
             commands = write_commands(state, shift_ms=self.shift_ms, target=facts.commands, version=facts.version)
             longest = max(len(arg) for command in commands for arg in command)
@@ -299,12 +367,14 @@ class Copier:
             sent.append(index)
             self._tally.size += state.size
         rest = group.chosen(sent)
+        removed = self._split_off(group, unwanted) if unwanted else None
         if not counts:
             self._done(rest)
-            return
+            return removed
         ticket = self._target.send(b"".join(data), sum(counts), group.db)
         self._unsettled += 1
         self._to_settle.send_nowait(Writing(rest, Form.STRUCT, ticket, counts, nothing))
+        return removed
 
     def _parse(self, group: Group, index: int, replies: list[Any]) -> State | None:
         """The state in the replies to one MULTI; None when the key was put aside."""

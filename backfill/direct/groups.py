@@ -71,6 +71,14 @@ class Reading:
 
 
 @dataclass(slots=True)
+class Asking:
+    """A group whose types are asked for, as it is none to be copied."""
+
+    group: Group
+    ticket: Ticket
+
+
+@dataclass(slots=True)
 class Writing:
     """Keys whose write is under way. `counts`: the replies of each key, or empty for one each."""
 

@@ -79,6 +79,8 @@ class Following:
         self._poll_due = 0.0
         self._check_due = 0.0
         self._retry_due = 0.0
+        self._to_retry: set[Place] = set()
+        self._retried: set[Place] = set()  # tried again, RETRY_S after another try
         copier.on_stream = self._found_stream
 
     def __repr__(self) -> str:
@@ -190,9 +192,14 @@ class Following:
                 await self._poll_streams()
             if trio.current_time() >= self._retry_due:
                 self._retry_due = trio.current_time() + RETRY_S
-                for db, key in list(self._tally.failed)[:PORTION]:
-                    if db >= 0:
-                        self._make_dirty((db, key))
+                failed = self._some_failed()
+                self._retried, self._to_retry = failed & self._to_retry, failed
+                for place in failed:
+                    self._make_dirty(place)
+
+    def _some_failed(self) -> set[Place]:
+        """Keys that could not be copied, as many as are tried again at once."""
+        return {place for place in list(self._tally.failed)[:PORTION] if place[0] >= 0}
 
     def _make_dirty(self, place: Dirty) -> None:
         self._dirty.setdefault(place, trio.current_time())
@@ -292,8 +299,13 @@ class Following:
 
     @property
     def settled(self) -> bool:
-        """Nothing is left to be done, although convergence may not be claimed."""
-        return self.converged or (bool(self.why) and self.why == self._doubts() and not self.dirty)
+        """Nothing is left to be done, although convergence may not be claimed. What failed was tried again: a big key
+        that was changed under its pages wants a moment of rest, nothing else."""
+        if self.converged:
+            return True
+        return (
+            bool(self.why) and self.why == self._doubts() and not self._busy() and self._some_failed() <= self._retried
+        )
 
     def _doubts(self) -> str:
         """Why equality cannot be claimed although nothing is left to be copied."""

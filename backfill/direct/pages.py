@@ -77,6 +77,7 @@ class _Reading:
     size: int = 0
     deadlines: int = 0  # fields that have one: they may expire meanwhile
     placeholders: list[bytes] = field(default_factory=list)
+    first: bytes | None = None  # entry of a stream
     pending: list[bytes] = field(default_factory=list)  # of a stream's groups, in order, before the first page
 
 
@@ -86,10 +87,20 @@ Pages = AsyncGenerator[list[Command], None]
 class BigKeys:
     """Copies big keys between two servers, one at a time."""
 
-    def __init__(self, source: Url, target: Url, facts: tuple[Facts, Facts], fences: list[int], *, live: bool) -> None:
+    def __init__(
+        self,
+        source: Url,
+        target: Url,
+        facts: tuple[Facts, Facts],
+        fences: list[int],
+        *,
+        types: frozenset[bytes] = frozenset(),
+        live: bool,
+    ) -> None:
         self._source, self._target = source, target
         self._facts = facts
         self._fences = fences  # ids of connections to the target that may have been lost
+        self._types = types  # that are meant; empty: all
         self._live = live
         self._due: dict[Place, float] = {}  # live: when a key may be copied again
 
@@ -124,7 +135,7 @@ class BigKeys:
             watch, kind, size = await source.pipeline([[b"WATCH", key], [b"TYPE", key], [b"MEMORY", b"USAGE", key]])
             expect(watch, "a big key cannot be copied exactly: WATCH")
             pager = PAGERS.get(expect(kind, "TYPE"))
-            if pager is None or not isinstance(size, int):
+            if pager is None or not isinstance(size, int) or (self._types and kind not in self._types):
                 return Outcome(small=True)
             length = expect(await source.call(pager.length, key), "reading a big key")
             if not length:  # nothing to be paged: at most the groups of a stream
@@ -138,7 +149,11 @@ class BigKeys:
                 shift_ms,
                 min(MAX_PAGE_ELEMENTS, max(1, PAGE_BYTES * length // max(1, size))),
             )
-            lost = await self._read(reading, pager)
+            try:
+                lost = await self._read(reading, pager)
+            except ServerRefuses:  # its type has changed, or the target does not take it
+                await target.call(b"UNLINK", reading.temporary)
+                raise
             if lost is not None:
                 return Outcome(reading.size, rereads, stream=kind == b"stream", lost=lost)
             await target.call(b"UNLINK", reading.temporary)
@@ -321,6 +336,8 @@ async def _stream(reading: _Reading) -> Pages:
         entries = await reading.source.call(b"XRANGE", reading.key, start, b"+", b"COUNT", b"%d" % reading.per_page)
         if not expect(entries, "XRANGE"):
             break
+        if start == b"-":
+            reading.first = entries[0][0]
         last = entries[-1][0]
         present = {identity for identity, _ in entries}
         added: dict[bytes, Sequence[bytes]] = dict(entries)
@@ -402,7 +419,13 @@ def _rest_of_stream(
     last = streams.id_order(stream.last_id)
     lost = sum(counters and streams.id_order(entry.id) > last for group in groups for entry in group.pending)
     rest = streams.finish(
-        reading.temporary, stream, length, reading.placeholders, shift_ms=reading.shift_ms, counters=counters
+        reading.temporary,
+        stream,
+        length,
+        reading.first,
+        reading.placeholders,
+        shift_ms=reading.shift_ms,
+        counters=counters,
     )
     text = f"{lost} pending entries above the stream's last id cannot be made on the target" if lost else ""
     return list(rest), text

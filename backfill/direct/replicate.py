@@ -98,6 +98,8 @@ class Replication:
         self._fences: list[int] = []  # ids of our connections to the target
         self._connected = False
         self._attempts = 0
+        self._reached = -1  # the most that an attempt has; to copy the same keys again is no progress
+        self._scanned = False  # live: this attempt has been through all keys
         self._feed_name = ""
 
     def __repr__(self) -> str:
@@ -139,7 +141,7 @@ class Replication:
     # -- attempts --------------------------------------------------------------------------------------------------
 
     async def _attempts_until_done(self) -> None:
-        progress, since, failures = -1, trio.current_time(), 0
+        since, failures = trio.current_time(), 0
         while True:
             try:
                 return await self._attempt()
@@ -151,9 +153,9 @@ class Replication:
                 trouble = problem
             if not self._connected:
                 raise trouble
-            now, moved = trio.current_time(), self.tally.copied + self.tally.deleted
-            if moved != progress:
-                progress, since, failures = moved, now, 0
+            now, reached = trio.current_time(), self.tally.reached
+            if reached > self._reached or self._scanned:
+                self._reached, since, failures = reached, now, 0
             if now - since > self._plan.patience:
                 raise trouble
             self._say(f"{trouble.text}; trying again")
@@ -163,6 +165,7 @@ class Replication:
     async def _attempt(self) -> None:
         plan = self._plan
         self._attempts += 1
+        self._scanned = False
         self.tally.go_back()
         async with (
             Pipe.open(plan.source.with_db(0), name="crossfade-source") as source,
@@ -173,13 +176,15 @@ class Replication:
             await self._gate(target)
             self._connected = self._ours = True
             self._fences.append(target.wire.client_id)
-            big = BigKeys(plan.source, plan.target, facts, self._fences, live=plan.mode is Mode.LIVE)
+            types = plan.selection.types
+            big = BigKeys(plan.source, plan.target, facts, self._fences, types=types, live=plan.mode is Mode.LIVE)
             copier = Copier(
                 source,
                 target,
                 facts,
                 self.tally,
                 big,
+                types=types,
                 struct=plan.struct,
                 ordered=plan.mode is Mode.LIVE,
                 keys_rate=Rate(plan.keys_rate),
@@ -208,7 +213,8 @@ class Replication:
             self.tally.note(f"the {which} was restarted meanwhile: the copy began anew{WHAT_IT_LOST.get(which, '')}")
             self._shrunk = self._shrunk or (which == "source" and size < self._size * FAR_FEWER)
             self.tally.begin_again()
-        elif self._run_ids is not None:
+            self._reached = -1
+        if self._run_ids is not None and self._run_ids[1] == run_ids[1]:
             for client_id in self._fences:
                 await fence(target, client_id)
         self._fences.clear()
@@ -307,6 +313,7 @@ class Replication:
                 following.rescan = False
                 self.tally.begin_again()
                 await walk_source(source, target, copier, self.tally, self._plan.selection)
+                self._scanned = True
                 following.why = "keys are being copied"
             elif following.extras:
                 following.extras = False

@@ -33,6 +33,15 @@ class Position:
     done: set[int] = field(default_factory=set)
     scanned: int = 0
 
+    def passed(self, db: int, cursor: bytes, count: int) -> None:
+        """Another page of `count` keys is behind us; the next one begins at the cursor."""
+        self.scanned += count
+        if cursor == b"0":
+            self.done.add(db)
+            self.db, self.cursor = -1, b"0"
+        else:
+            self.db, self.cursor = db, cursor
+
 
 @dataclass(slots=True)
 class Tally:
@@ -81,12 +90,12 @@ class Tally:
         pages = self.pages
         while pages and pages[0].pending <= 0:
             page = pages.popleft()
-            self.position.scanned += page.count
-            if page.cursor == b"0":
-                self.position.done.add(page.db)
-                self.position.db, self.position.cursor = -1, b"0"
-            else:
-                self.position.db, self.position.cursor = page.db, page.cursor
+            self.position.passed(page.db, page.cursor, page.count)
+
+    @property
+    def reached(self) -> int:
+        """Keys that are as they should be, since the scan began: copied again, a key counts once."""
+        return self.position.scanned + sum(page.count - page.pending for page in self.pages) + self.deleted
 
     def begin_again(self) -> None:
         """What was scanned says nothing any more."""

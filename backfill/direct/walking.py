@@ -96,8 +96,8 @@ def _scan(cursor: bytes, options: list[bytes], count: int) -> bytes:
 
 
 async def walk_extras(source: Pipe, target: Pipe, copier: Copier, selection: Selection) -> int:
-    """Give the copier every key that is on the target and not on the source: it is deleted, if the source still does
-    not have it when it is read. How many there are. Errors: ConnectionLost, ServerRefuses."""
+    """Give the copier every key that is on the target and not on the source, or not of a type that is meant: it is
+    deleted, if that is still so when it is read. How many there are. Errors: ConnectionLost, ServerRefuses."""
     found = 0
     options = selection.scan_options()
     for db in sorted(filter(selection.has_db, await keyspace(target))):
@@ -106,14 +106,24 @@ async def walk_extras(source: Pipe, target: Pipe, copier: Copier, selection: Sel
             reply = (await target.send(_scan(cursor, options, COUNT), 1, db).wait())[0]
             cursor, keys = expect(reply, "SCAN")
             keys = await _of_types(target, selection, db, selection.filter(keys))
-            there = await source.pipeline([[b"EXISTS", key] for key in keys], db) if keys else []
-            missing = [key for key, count in zip(keys, there, strict=True) if expect(count, "EXISTS") == 0]
+            missing = await missing_on(source, selection, db, keys)
             if missing:
                 found += len(missing)
                 await copier.look_and_add(db, missing)
             if cursor == START:
                 break
     return found
+
+
+async def missing_on(source: Pipe, selection: Selection, db: int, keys: list[bytes]) -> list[bytes]:
+    """Which of these keys of the target the source does not have; where types were chosen, not of one of them.
+    Errors: ConnectionLost, ServerRefuses."""
+    if not keys:
+        return []
+    types = selection.types
+    question = b"TYPE" if types else b"EXISTS"
+    told = [expect(reply, "TYPE or EXISTS") for reply in await source.pipeline([[question, key] for key in keys], db)]
+    return [key for key, reply in zip(keys, told, strict=True) if (reply not in types if types else reply == 0)]
 
 
 async def _of_types(target: Pipe, selection: Selection, db: int, keys: list[bytes]) -> list[bytes]:

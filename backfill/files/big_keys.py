@@ -51,6 +51,7 @@ class BigKey:
         self._order = StreamOrder()
         self._pending: list[bytes] | None = None  # of a stream: ids that need a placeholder, in order
         self._placeholders: list[bytes] = []
+        self._first: bytes | None = None  # entry of a stream
 
     async def begin(self) -> None:
         """Look whether it is to be written at all."""
@@ -165,6 +166,8 @@ class BigKey:
 
     def _entries(self, items: Sequence[Item]) -> Iterator[Command]:
         """With placeholders for ids that are pending and deleted, each in its place."""
+        if self._first is None and items:
+            self._first = items[0][0]
         for identity, fields in items:
             yield from self._placeholders_before(identity)
             yield [b"XADD", self._name, identity, *fields]
@@ -189,7 +192,13 @@ class BigKey:
         stream: Stream = complete_stream(self._head.stream, self._order.last)
         yield from self._placeholders_before(None)
         yield from streams.finish(
-            self._name, stream, self._count, self._placeholders, shift_ms=0, counters=self._target.counters
+            self._name,
+            stream,
+            self._count,
+            self._first,
+            self._placeholders,
+            shift_ms=0,
+            counters=self._target.counters,
         )
 
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 
-from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, UrlType, fail
+from backfill.cli_types import EXIT_CONNECT, EXIT_REFUSED, fail, source_and_target
 from backfill.errors import BackfillError
 from backfill.url import Url
 
@@ -30,8 +30,7 @@ out = Console(highlight=False)
 
 
 @click.command()
-@click.option("--source", type=UrlType(), required=True, envvar="CROSSFADE_SOURCE", help="The server to leave.")
-@click.option("--target", type=UrlType(), required=True, envvar="CROSSFADE_TARGET", help="The server to move to.")
+@source_and_target
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0),

@@ -13,7 +13,17 @@ from typing import Any
 import hiredis
 
 from backfill.rebuild import Command, counters
-from backfill.streams import NO_ID, PLACEHOLDER, batches, id_order, pairs, write_counters, write_empty, write_group
+from backfill.streams import (
+    NO_ID,
+    PLACEHOLDER,
+    batches,
+    id_order,
+    pairs,
+    trim_before,
+    write_counters,
+    write_empty,
+    write_groups,
+)
 from backfill.values import Group, Pending, Stream
 from proxy.bigkeys.pages import Broken, Pager, Stated, Terms
 from resp.frames import decode
@@ -106,12 +116,11 @@ class StreamPager(Pager):
 
     def _end(self, size: int, head: Sequence[Any], info: dict[bytes, Any], groups: list[Group]) -> Iterator[Command]:
         stream = Stream({}, info[b"last-generated-id"], info.get(b"entries-added"), info.get(b"max-deleted-entry-id"))
-        if not self._last and not groups:
+        if not self._last:
             yield from write_empty(self.key)
-        for group in groups:
-            yield from write_group(self.key, group, self.terms.shift_ms, self._counters)
+        yield from write_groups(self.key, groups, stream.last_id, self.terms.shift_ms, self._counters)
         first = id_order(head[0][0]) if head else None
-        yield [b"XTRIM", self.key, b"MINID", b"=", head[0][0]] if head else [b"XTRIM", self.key, b"MAXLEN", b"=", b"0"]
+        yield trim_before(self.key, head[0][0] if head else None)
         # Trimming leaves the highest deleted id alone, XDEL does not: it is for what was deleted by XDEL
         gone = [identity for identity in self._gone if first is not None and id_order(identity) > first]
         for batch in batches(gone):

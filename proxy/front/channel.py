@@ -2,6 +2,8 @@
 
 Owns the framing (a JSON document a line; a message whose `fd` is true comes with a file descriptor) and the queue of
 what the other end has not taken yet. Decides nothing. Its end is the end of the other process.
+
+A process that has all the descriptors it may have gets a message without its descriptor, which the kernel has closed.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ MAX_FDS = 64  # taken in one read
 
 
 class Channel:
-    """One end. `on_message(message, sock)`: sock is the socket that came with it; it belongs to the callee."""
+    """One end. `on_message(message, sock)`: sock is the socket that came with it, and belongs to the callee; None where
+    one should have come and was lost."""
 
     __slots__ = ("_data", "_fds", "_floor", "_on_end", "_on_message", "_queue", "_sock")
 
@@ -41,7 +44,7 @@ class Channel:
         self._on_message = on_message
         self._on_end = on_end
         self._data = b""
-        self._fds: deque[int] = deque()
+        self._fds: deque[int | None] = deque()  # None: one that was lost
         self._queue: deque[tuple[bytes, socket.socket | None]] = deque()
         floor.add(self)
 
@@ -50,11 +53,6 @@ class Channel:
 
     def fileno(self) -> int:
         return self._sock.fileno()
-
-    @property
-    def queued(self) -> int:
-        """Messages that the other end has not taken yet."""
-        return len(self._queue)
 
     def send(self, message: Message, sock: socket.socket | None = None) -> None:
         """Send, with this socket, which is closed here. Nothing happens when the other end is gone: `on_end` tells."""
@@ -65,12 +63,15 @@ class Channel:
 
     def on_readable(self) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._sock, READ_BYTES, MAX_FDS)
+            data, fds, flags, _ = socket.recv_fds(self._sock, READ_BYTES, MAX_FDS)
         except BlockingIOError:
             return
         except OSError:
-            data, fds = b"", []
+            data, fds, flags = b"", [], 0
         self._fds.extend(fds)
+        if flags & socket.MSG_CTRUNC:  # each is sent in a piece of its own, and a read ends behind such a piece
+            self._fds.append(None)
+            log.warning("a connection was lost on the way between two processes: too many open files (ulimit -n)")
         if not data:
             self.close()
             self._on_end()
@@ -78,7 +79,11 @@ class Channel:
         *lines, self._data = (self._data + data).split(b"\n")
         for line in lines:
             message = json.loads(line)
-            self._on_message(message, socket.socket(fileno=self._fds.popleft()) if message.get("fd") else None)
+            self._on_message(message, self._next_socket() if message.get("fd") else None)
+
+    def _next_socket(self) -> socket.socket | None:
+        fileno = self._fds.popleft()
+        return None if fileno is None else socket.socket(fileno=fileno)
 
     def on_writable(self) -> None:
         self._flush()
@@ -121,4 +126,5 @@ class Channel:
         self._sock.close()
         self._drop()
         while self._fds:
-            socket.socket(fileno=self._fds.popleft()).close()
+            if (sock := self._next_socket()) is not None:
+                sock.close()

@@ -33,7 +33,8 @@ BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between the end of a front and it
 SHARED = frozenset({Route.READ, Route.WRITE, Route.BLOCKING})  # what may go down a trunk
 STEADY_SECONDS = 30.0  # a front that lived so long is started again at once
 START_SECONDS = 10.0  # the proxy does not wait longer for its fronts: until they are there it serves itself
-QUEUED_LIMIT = 256  # messages that a front has not taken: it gets no further client until it has
+AT_ONCE = 8  # clients that a front may be given before it has taken one; with more it comes behind the others
+MAX_OFFERED = 256  # with so many it gets none at all: it hangs
 END_SECONDS = 2.0  # for a front to end by itself
 
 
@@ -46,6 +47,7 @@ class Front:
         self.up = trio.Event()  # its process has connected, or has ended
         self.pid = 0
         self.guests: dict[int, Guest] = {}
+        self.offered: set[int] = set()  # guests that it has not said to have taken
         self.relayed: set[int] = set()  # clients that have a connection of their own, through it
         self.restarts = 0
         self.problem = "is being started"  # why it does not run
@@ -56,7 +58,12 @@ class Front:
     @property
     def ready(self) -> bool:
         """Whether it can be given a client."""
-        return self.channel is not None and self.up.is_set() and self.channel.queued < QUEUED_LIMIT
+        return self.channel is not None and self.up.is_set() and len(self.offered) < MAX_OFFERED
+
+    @property
+    def load(self) -> tuple[int, int]:
+        """The lower, the rather it is given a client: one that hangs comes last."""
+        return len(self.offered) // AT_ONCE, self.clients
 
     @property
     def clients(self) -> int:
@@ -99,12 +106,13 @@ class Fronts:
         ready = [front for front in self._fronts if front.ready]
         if not ready:
             return False
-        front = min(ready, key=lambda front: front.clients)
+        front = min(ready, key=lambda front: front.load)
         hub, channel = self._owner.hub, front.channel
         assert channel is not None
         guest = Guest(hub, session.id, session.address, session.local_address, lambda number: _kill(front, number))
         guest.db = session.db
         front.guests[guest.id] = hub.guests[guest.id] = guest
+        front.offered.add(guest.id)
         facts = {"id": guest.id, "address": guest.address, "local_address": guest.local_address}
         channel.send({"is": "client", **facts}, session.sock)
         return True
@@ -190,6 +198,7 @@ class Fronts:
         for number in front.guests:
             self._owner.hub.guests.pop(number, None)
         front.guests.clear()
+        front.offered.clear()
         front.relayed.clear()
 
     # -- what fronts tell ----------------------------------------------------------------------------------------
@@ -200,6 +209,8 @@ class Fronts:
                 self._trunk(front, sock)
             case "client" if sock is not None:
                 self._client(front, message, sock)
+            case "taken":
+                front.offered.discard(message["id"])
             case "about":
                 guest = front.guests.get(message["id"])
                 if guest is not None:
@@ -244,6 +255,7 @@ class Fronts:
 
     def _forget(self, front: Front, number: int) -> Guest | None:
         self._owner.hub.guests.pop(number, None)
+        front.offered.discard(number)
         return front.guests.pop(number, None)
 
 

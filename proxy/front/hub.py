@@ -97,6 +97,8 @@ class FrontHub:
                 self._greeted(message)
             case "client" if sock is not None:
                 self._client(message, sock)
+            case "client":
+                self._channel.send({"is": "left", "id": message["id"]})
             case "kill":
                 session = self.sessions.get(message["id"])
                 if session is not None:
@@ -159,6 +161,7 @@ class FrontHub:
         session.local_address = facts["local_address"]
         self.sessions[session.id] = session
         self.floor.add(session)
+        self._channel.send({"is": "taken", "id": session.id})
 
     def left(self, session: Session) -> None:
         """A guest is gone, or has a connection of its own now (then the owner knows)."""
@@ -231,7 +234,13 @@ class FrontHub:
         if last:
             commands.pop()
         payload = b"".join(map(encode, commands)) + (b"" if problem else client.parser.unread())
-        ours, theirs = socket.socketpair()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError as reason:  # too many open files
+            log.warning("a client cannot have a connection of its own: %s", reason)
+            client.leave(error("ERR max number of clients reached"))
+            client.flush()
+            return
         ours.setblocking(False)
         self.sessions.pop(client.id)  # the owner learns it with the socket
         self._channel.send({"is": "client", **state}, theirs)

@@ -16,7 +16,7 @@ from proxy.items import FORWARD
 from proxy.lane import Lane, LaneLoss
 from resp.catalog import Route, Spec
 from resp.encode import encode
-from resp.plain import CRLF, read_columns, read_one
+from resp.plain import CRLF, MAX_BYTES, read_big, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.front.hub import FrontHub
@@ -101,8 +101,11 @@ class FrontExpress:
         hub = self._hub
         if hub.paused or not session.authenticated:
             return False
-        pieces = data.split(CRLF)
-        args = read_one(pieces)
+        big = len(data) > MAX_BYTES
+        pieces = [] if big else data.split(CRLF)
+        args = read_big(data) if big else read_one(pieces)
+        if args is None and big:
+            return False
         if args is not None:
             spec = hub.router.plain.get(args[0])
             if spec is None or session.owed >= session.window:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from backfill import streams
 from backfill.values import Group, Pending, Stream
 
+RAISED = b"XSETID s %b ENTRIESADDED 9223372036854775807 MAXDELETEDID 0-0"  # Redis 8.2 takes no more for ENTRIESREAD
+
 
 def written(stream: Stream, *, shift_ms: int = 0, counters: bool = True) -> list[bytes]:
     return [b" ".join(words) for words in streams.write(b"s", stream, shift_ms=shift_ms, counters=counters)]
@@ -18,6 +20,7 @@ def test_a_deleted_entry_stays_pending_through_a_placeholder() -> None:
         b"XADD s 9-1 f v",
         b"XADD s 10-1  ",
         b"XADD s 11-0 f w",
+        RAISED % b"12-0",
         b"XGROUP CREATE s g 10-1 MKSTREAM ENTRIESREAD 3",
         b"XGROUP CREATECONSUMER s g anna",
         b"XGROUP CREATECONSUMER s g bert",
@@ -51,7 +54,27 @@ def test_empty_streams() -> None:
     assert written(Stream({}, b"0-0", 0, b"0-0")) == made
     assert written(Stream({}, b"7-0", 1, b"7-0")) == [*made, b"XSETID s 7-0 ENTRIESADDED 1 MAXDELETEDID 7-0"]
     group = Group(b"g", b"0-0", None, (), ())
-    assert written(Stream({}, b"0-0", 0, b"0-0", (group,))) == [b"XGROUP CREATE s g 0-0 MKSTREAM"]
+    assert written(Stream({}, b"0-0", 0, b"0-0", (group,))) == [*made, b"XGROUP CREATE s g 0-0 MKSTREAM"]
+
+
+def test_what_was_trimmed_is_trimmed_again() -> None:
+    """XDEL would leave a max-deleted-entry-id, where there was none, that no XSETID takes back."""
+    pending = tuple(Pending(b"%d-0" % number, b"anna", 7, 1) for number in (1, 2, 4))
+    group = Group(b"g", b"4-0", 4, (b"anna",), pending)
+    entries = {b"3-0": (b"f", b"v"), b"5-0": (b"f", b"v")}  # of 4-0 a server of 6.2 kept no memory
+    assert written(Stream(entries, b"5-0", 5, b"0-0", (group,)))[-3:] == [
+        b"XTRIM s MINID = 3-0",
+        b"XDEL s 4-0",
+        b"XSETID s 5-0 ENTRIESADDED 5 MAXDELETEDID 0-0",
+    ]
+    assert written(Stream({}, b"5-0", 5, b"0-0", (group,)))[-2:] == [
+        b"XTRIM s MAXLEN = 0",
+        b"XSETID s 5-0 ENTRIESADDED 5 MAXDELETEDID 0-0",
+    ]
+    assert written(Stream(entries, b"5-0", 5, None, (group,)), counters=False)[-2:] == [
+        b"XDEL s 1-0 2-0 4-0",
+        b"XSETID s 5-0",
+    ]
 
 
 def test_many_pending_entries_go_in_batches() -> None:

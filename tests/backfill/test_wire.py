@@ -5,7 +5,7 @@ from __future__ import annotations
 import socket
 import ssl
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import cache
 
 import pytest
@@ -122,6 +122,34 @@ def test_what_the_socket_does_not_take_is_kept_in_order(pair: tuple[Wire, socket
     received += theirs.recv(1 << 20)
     assert received == MEGABYTE + b"behind"
     assert wire.pending_out == 0
+
+
+def test_pieces_are_kept_in_order(pair: tuple[Wire, socket.socket]) -> None:
+    """The socket's buffer is full somewhere in the middle of a piece; what comes later stands behind."""
+    wire, theirs = pair
+    pieces = [b"%d" % (number % 10) * 40_000 for number in range(30)]
+    wire.send_pieces_nowait(pieces[:20])
+    assert 0 < wire.pending_out < 20 * 40_000
+    wire.send_pieces_nowait(pieces[20:])
+    received = b""
+    while not wire.flush_nowait():
+        received += theirs.recv(1 << 20)
+    received += theirs.recv(1 << 20)
+    assert received == b"".join(pieces)
+    assert wire.pending_out == 0
+    wire.send_pieces_nowait([b"a", b"", b"b"])
+    assert (wire.pending_out, theirs.recv(10)) == (0, b"ab")
+
+
+async def test_tls_takes_pieces() -> None:
+    async with tls_pair() as (wire, peer):
+        wire.send_pieces_nowait([b"a" * 5000, b"b" * 5000])
+        received = b""
+        while len(received) < 10_000:
+            peer.turn()
+            with suppress(ssl.SSLWantReadError):
+                received += peer.tls.read(1 << 20)
+        assert received == b"a" * 5000 + b"b" * 5000
 
 
 async def test_async_send_and_receive(pair: tuple[Wire, socket.socket]) -> None:

@@ -13,6 +13,7 @@ from collections.abc import Callable
 import pytest
 import redis
 
+from proxy.judging import Judge
 from proxy.mirror import Mirror
 from tests.equality import Difference
 from tests.guards.rig import Gate, RelayTo, in_thread, keep_clocks
@@ -30,11 +31,10 @@ SwitchOff = Callable[[pytest.MonkeyPatch], None]
 def rule(judge: Callable[[int, float, float], bool]) -> SwitchOff:
     """Another rule in place of the guard's, of the key's remaining ms on the mirror side, uncertainty and age in ms."""
 
-    def near_expiry(self: Mirror, replied: float) -> set[bytes]:
-        age = (self._clock() - replied) * 1000
-        return {key for key, pttl in self._pttls if judge(pttl, self._roles.uncertainty_ms, age)}
+    def is_near(self: Judge, pttl: int, replied: float) -> bool:
+        return judge(pttl, self._roles.uncertainty_ms, (self._clock() - replied) * 1000)
 
-    return lambda monkeypatch: monkeypatch.setattr(Mirror, "_near_expiry", near_expiry)
+    return lambda monkeypatch: monkeypatch.setattr(Judge, "_is_near", is_near)
 
 
 def near(pttl: int, limit: float) -> bool:
@@ -160,15 +160,15 @@ async def test_expired_between_the_question_and_the_effect(
         key = ""
         for attempt in range(ATTEMPTS):
             key = f"k{attempt}"
-            await client.ask(f"HSET {key} old 1")
+            await client.ask(f"XADD {key} 1-1 old 1")
             await running.settled()
             deadline = int(time.time() * 1000) + SOON_MS * 2**attempt
             await client.ask(f"PEXPIREAT {key} {deadline}")
             await until(lambda: running.hub.mirror.idle)
             monkeypatch.setattr(Mirror, "_guard", guard)
-            await client.ask(f"HSET {key} new 1")
-            await until(lambda: running.hub.mirror._pttls, "the answer to PTTL")
-            in_time = running.hub.mirror._pttls[0][1] > 0
+            await client.ask(f"XADD {key} 2-1 new 1")  # its question goes apart from it, as it is not mirrored as sent
+            await until(lambda: running.hub.mirror.judge._pttls, "the answer to PTTL")
+            in_time = running.hub.mirror.judge._pttls[0] > 0
             await until(gone(server_91, key))
             monkeypatch.setattr(Mirror, "_guard", ask)
             gate.shut = False

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 import crossfade
 from backfill import cli_compare, cli_copy
 from backfill.direct.checkpoint import Checkpoint, default_name, identity
-from backfill.direct.comparing import ComparePlan, Comparison, Report
+from backfill.direct.comparing import ComparePlan, Comparison
+from backfill.direct.comparing_progress import Report
 from backfill.direct.replicate import Mode, Plan, Replication
 from backfill.direct.selection import Selection
 from backfill.url import Url, parse_url

@@ -234,6 +234,19 @@ async def test_written_to_while_it_is_copied(server_pool: Pool, source: str, tar
         assert not await running.differences()
 
 
+async def test_more_was_read_of_a_stream_than_is_left(server_pool: Pool) -> None:
+    """Redis 8.2 takes no more for a group's entries-read than the stream has had entries, as far as it knows then."""
+    a, b = server_pool.get("valkey-9.1"), server_pool.get("redis-8.2")
+    fill(a.client(), "stream", "big", 6000)
+    a.call("XGROUP", "SETID", "big", "g", "$", "ENTRIESREAD", 6000)
+    a.call("XTRIM", "big", "MAXLEN", 3000)
+    async with proxy_for_big_keys(a, b) as running:
+        await backfill(running)
+        await running.settled()
+        assert running.hub.repair.copies_in_pages.pages > 3
+        assert not await running.differences()
+
+
 # -- in the middle of a copy -------------------------------------------------------------------------------------------
 
 

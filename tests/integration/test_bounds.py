@@ -131,7 +131,7 @@ def test_hot_keys_while_the_target_hangs(make_rig: MakeRig, record_property: Rec
     rig = make_rig()
     rig.target.pause()
     with Memory(rig.proxy.pid) as memory, Flood(rig.proxy) as flood:
-        flood.pipeline(hot(150_000), OK)
+        flood.pipeline(hot(400_000), OK)
     mirror = rig.mirror
     record_property("a mirror queue that is full", f"{memory}")
     rig.target.resume()

@@ -146,6 +146,12 @@ def fill_streams(c: Any) -> None:
     c.xgroup_create("all deleted", "group", "0")
     c.xreadgroup("group", "anna", {"all deleted": ">"})
     c.xdel("all deleted", "1-0", "2-0", "3-0")
+    for name, left in (("trimmed", 5), ("trimmed away", 0)):  # pending, and never deleted; more were read than are left
+        for index in range(1, 31):
+            c.xadd(name, {"a": "b"}, id=f"{index}-0")
+        c.xgroup_create(name, "group", "0")
+        c.xreadgroup("group", "anna", {name: ">"}, count=28)
+        c.xtrim(name, maxlen=left, approximate=False)
 
 
 FILLS = (fill_strings, fill_lists, fill_sets, fill_sorted_sets, fill_hashes, fill_streams)

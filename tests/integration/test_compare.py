@@ -187,7 +187,8 @@ def test_the_command(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.Monk
     source.call("SET", b"\xff", 1)
     target.call("SET", "extra", 1)
     file = tmp_path / "findings.jsonl"
-    args = ("compare", source.url, target.url, "--rounds", "1")
+    state = ("--state-dir", str(tmp_path / "state"))
+    args = ("compare", source.url, target.url, "--rounds", "1", *state)
     result = run_here(monkeypatch, *args, "--json", "--findings", str(file))
     document = result.json
     assert result.code == 1
@@ -195,9 +196,9 @@ def test_the_command(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.Monk
     assert counts == {"checked": 3, "equal": 1, "missing": 1, "extra": 1, "type": 0, "ttl": 0, "value": 0}
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert lines == document["findings"]
-    assert {(line["status"], line.get("key"), line.get("key_base64")) for line in lines} == {
-        ("missing", None, "/w=="),
-        ("extra", "extra", None),
+    assert {(line["status"], line["key"], line["key_hex"]) for line in lines} == {
+        ("missing", "\\xff", "ff"),
+        ("extra", "extra", b"extra".hex()),
     }
     assert run_here(monkeypatch, *args, "--json", "--match", "\udcff*").json["findings"] == [lines[0]]
     text = run_here(monkeypatch, *args).out
@@ -207,4 +208,5 @@ def test_the_command(server_pool: Pool, tmp_path: Path, monkeypatch: pytest.Monk
     assert_equal_servers(source, target)
     for code, words in ((2, ("--sample", "0")), (2, ("--findings", str(tmp_path / "no" / "file")))):
         assert run_here(monkeypatch, *args, *words).code == code
-    assert run_here(monkeypatch, "compare", source.url, "redis://127.0.0.1:1").code == 3
+    assert run_here(monkeypatch, "compare", source.url, "redis://127.0.0.1:1", *state).code == 3
+    assert not (tmp_path / "state").exists()

@@ -236,12 +236,12 @@ def test_down_for_longer_than_the_limit(make_rig: MakeRig) -> None:
         waiter.send("BLPOP", "queue", 0)
         rig.until(lambda now: now["waiting"] == 1 and not now["lane"]["pending"], "a waiter")
         rig.to_source.stop_these()
-        before.send("GET", "pre:1")
-        pending(rig, 1)
+        before.sock.sendall(pack([("GET", "pre:1")] * 3))
+        pending(rig, 3)
         rig.to_source.refuse()
         rig.to_source.cut()
         during.send("SET", "k", 1)
-        for client in (before, during):
+        for client in (before, before, before, during):
             error = client.reply()
             assert isinstance(error, hiredis.ReplyError), error
             assert "source" in str(error) and "not reachable" in str(error)

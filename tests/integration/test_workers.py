@@ -7,17 +7,20 @@ from __future__ import annotations
 
 import os
 import re
+import resource
 import signal
 import socket
 from collections.abc import Callable
-from contextlib import closing, suppress
+from contextlib import ExitStack, closing, suppress
 from functools import partial
+from itertools import count, islice
 from typing import Any
 
 import psutil
 import pytest
 import redis
 
+from proxy.front.fronts import AT_ONCE
 from tests.differential.wire import NoReply, Wire, pack
 from tests.equality import assert_equal_servers
 from tests.proxies import RunningProxy, until
@@ -268,6 +271,56 @@ def test_a_worker_that_is_killed(server_pool: Pool, start_proxy: StartProxy) -> 
         client.close()
     proxy.wait_settled()
     assert_equal_servers(source, target)
+
+
+def test_a_worker_that_hangs_gets_few_more_clients(server_pool: Pool, start_proxy: StartProxy) -> None:
+    source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    proxy = start_proxy(source, target, "--workers", "2")
+    with ExitStack() as stack:
+        first, second = (stack.enter_context(closing(Wire(proxy.port))) for _ in range(2))
+        for client in (first, second):
+            assert ask(client, "PING") == [b"+PONG\r\n"]
+        hanging, _ = workers(proxy)
+        os.kill(hanging["pid"], signal.SIGSTOP)
+        try:
+            for _ in range(40):
+                stack.enter_context(closing(Wire(proxy.port)))
+                assert ask(second, "PING") == [b"+PONG\r\n"]
+            until(lambda: proxy.status()["clients"] == 42, "all are there")
+            assert workers(proxy)[0]["clients"] <= 1 + AT_ONCE
+        finally:
+            os.kill(hanging["pid"], signal.SIGCONT)
+        assert ask(first, "PING") == [b"+PONG\r\n"]
+
+
+@pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="of another process: Linux only")
+def test_a_worker_that_may_open_no_more_files(server_pool: Pool, start_proxy: StartProxy) -> None:
+    """What it cannot have costs one client, with an error where there is still somebody to tell, and nobody else."""
+    source, target = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    proxy = start_proxy(source, target, "--workers", "1")
+    (worker,) = workers(proxy)
+
+    def may_open(more: int) -> None:
+        fds = {int(name) for name in os.listdir(f"/proc/{worker['pid']}/fd")}
+        free = (number for number in count() if number not in fds)
+        resource.prlimit(worker["pid"], resource.RLIMIT_NOFILE, (next(islice(free, more, None)), 1024))
+
+    with closing(Wire(proxy.port)) as plain, closing(Wire(proxy.port)) as wanting:
+        for client in (plain, wanting):
+            assert ask(client, "PING") == [b"+PONG\r\n"]
+        may_open(1)
+        assert ask(wanting, "CLIENT ID") == [b"-ERR max number of clients reached\r\n"]
+        until(lambda: workers(proxy)[0]["clients"] == 1, "it is gone")
+        may_open(0)
+        with socket.create_connection(("127.0.0.1", proxy.port), timeout=10) as unlucky:
+            assert unlucky.recv(1) == b""
+        until(lambda: workers(proxy)[0]["clients"] == 1, "it is forgotten")
+        assert ask(plain, "SET k v") == [b"+OK\r\n"]
+        may_open(100)
+        with closing(Wire(proxy.port)) as client:
+            assert ask(client, "GET k", "CLIENT GETNAME") == [b"$1\r\nv\r\n", b"$-1\r\n"]
+        assert ask(plain, "GET k") == [b"$1\r\nv\r\n"]
+    assert workers(proxy)[0]["pid"] == worker["pid"]
 
 
 def test_without_any_worker_the_owner_serves(server_62: Server, server_91: Server, start_proxy: StartProxy) -> None:

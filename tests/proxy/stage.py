@@ -92,6 +92,9 @@ class FakeLink:
         self._got += self._parser.feed(data)
         assert self._parser.error is None
 
+    def send_pieces(self, pieces: list[bytes]) -> None:
+        self.send(b"".join(pieces))
+
     def lose(self, reason: str) -> None:
         if self.close():
             self.owner.on_lost(self, reason)

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from proxy.effects import Kind, give_rules
 from proxy.express import Express
 from proxy.items import READS
+from proxy.journal import Journal, unsettled
+from resp.catalog import Catalog
 from resp.encode import encode
 from tests.proxy.stage import ERROR, NIL, OK, ONE, Stage, bulk, number, words
 
@@ -116,7 +120,10 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         (pipeline("INCR a", "INCR a"), True),
         (pipeline("SET a 1", "INCR a"), False),  # of two shapes
         (pipeline("SPOP s", "SPOP s"), False),  # its effect depends on the reply
-        (pipeline("MSET a 1", "MSET b 1"), False),  # several keys
+        (pipeline("MSET a 1 b 2", "MSET c 1 a 2"), True),
+        (pipeline("MSET a 1", "MSET b 1 c 1"), False),
+        (pipeline("MSETNX a 1", "MSETNX b 1"), False),
+        (pipeline("RENAME a b", "RENAME b c"), False),  # its keys are known, its effect is not
         (pipeline("GET a", "SET a 1"), False),
         (pipeline("PING"), True),
         (b"PING\r\n", False),
@@ -127,6 +134,23 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
 def test_what_goes(stage: Stage, taken: list[bool], chunk: bytes, goes: bool) -> None:
     stage.client().sends(chunk)
     assert taken == [goes]
+
+
+def test_a_big_value_is_sent_on_as_it_came(stage: Stage, taken: list[bool]) -> None:
+    """Many at once: their bytes are not put together, neither on the lane nor on the mirror connection."""
+    value = "v" * 40_000
+    clients = [stage.client() for _ in range(3)]
+    for number_, client in enumerate(clients):
+        client.session.read(encode([b"SET", b"k%d" % number_, value.encode()]))
+    clients[0].session.read(encode([b"APPEND", b"k", value.encode()]))
+    assert taken == [True] * 4
+    stage.serve()
+    said = [*(f"SET k{number_} {value}" for number_ in range(3)), f"APPEND k {value}"]
+    assert stage.lane.got() == said
+    stage.lane.answers(OK, OK, OK, number(40_000))
+    assert stage.mirror.got() == [*said[:3], "PTTL k", said[3]]
+    stage.mirror.answers(OK, OK, OK, number(-1), number(40_000))
+    assert stage.hub.mirror.judge.settled == 4 and not stage.dirty
 
 
 def test_it_steps_aside_for_a_waiter(stage: Stage, taken: list[bool]) -> None:
@@ -194,6 +218,39 @@ def test_the_expiry_guard_of_a_pipeline(stage: Stage, pttls: tuple[int, int], di
     assert sorted(stage.dirty) == dirty
 
 
+def test_a_pipeline_of_msets(stage: Stage) -> None:
+    """Each settles, or not, with all of its keys."""
+    client = stage.client()
+    client.sends(pipeline("MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"))
+    assert stage.lane.got() == ["MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"]
+    stage.lane.answers(OK, OK, OK)
+    assert stage.mirror.got() == ["MSET a 1 b 2", "MSET c 3 d 4", "MSET e 5 f 6"]
+    stage.mirror.answers(OK, ERROR, OK)
+    assert sorted(stage.dirty) == [(0, b"c"), (0, b"d")]
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed, stage.hub.mirror.queued_bytes) == (2, 1, 0)
+
+
+@pytest.mark.parametrize("chunk", [pipeline("MSET a 1 b 2", "MSET c 3 d 4"), pipeline("MSET a 1 b 2 c 3 d 4")])
+@pytest.mark.parametrize("when", ["before", "after"])
+def test_the_mirror_is_not_there_for_msets(stage: Stage, chunk: bytes, when: str) -> None:
+    client = stage.client()
+    client.sends(chunk)
+    if when == "before":
+        stage.mirror.breaks()
+    stage.lane.answers(*[OK] * chunk.count(b"MSET"))
+    if when == "after":
+        stage.mirror.breaks()
+    assert sorted(stage.dirty) == [(0, key) for key in (b"a", b"b", b"c", b"d")]
+
+
+def test_who_is_guarded_has_one_key() -> None:
+    catalog = Catalog.default()
+    give_rules(catalog)
+    kinds = {spec.name: {spec.rule.kind, spec.rule.plain_kind} for spec in catalog if spec.rule is not None}
+    guarded = [name for name, its in kinds.items() if its & {Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED}]
+    assert len(guarded) > 10 and all(catalog.specs[name].one_key for name in guarded)
+
+
 def test_the_mirror_is_lost_in_the_middle_of_a_pipeline(stage: Stage) -> None:
     client = stage.client()
     client.sends(pipeline("SET x 1", "SET y 2"))
@@ -236,14 +293,55 @@ def test_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
     assert stage.hub.mirror.queued == 8
     stage.mirror.answers(OK, ERROR, OK, OK, OK, number(-1), number(8))
     assert stage.hub.mirror.queued == 1
-    assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
+    assert sorted(stage.dirty) == [(0, b"b")]
     stage.mirror.answers(OK)
+    assert sorted(stage.dirty) == [(0, b"b"), (0, b"n")]
     assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed) == (3, 2)
+
+
+def test_guarded_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
+    """Each behind its own PTTL; one that is near its deadline costs its own key only."""
+    one, two = stage.client(), stage.client()
+    one.says("INCR a")
+    two.says("LPUSH b x")
+    one.says("HSET c f v")
+    two.says("SET d 1")
+    stage.lane.answers(number(7), number(9), number(0), OK)
+    assert stage.mirror.got() == ["PTTL a", "INCR a", "PTTL b", "LPUSH b x", "PTTL c", "HSET c f v", "SET d 1"]
+    stage.mirror.answers(number(-1), number(7), number(10), number(9), number(10**6))
+    assert stage.hub.mirror.queued == 2
+    stage.mirror.answers(number(0), OK)
+    assert sorted(stage.dirty) == [(0, b"b")]
+    assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
+    assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed) == (3, 1)
+
+
+def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> None:
+    """A target that is always some commands behind: what it has answered is not kept until it has answered all."""
+    client = stage.client()
+    client.says("SET a 1")
+    stage.lane.answers(OK)
+    for number_ in range(5):
+        client.says(f"SET a {number_}")
+        stage.lane.answers(OK)
+        one_effect = stage.hub.mirror.queued_bytes // 2
+        stage.mirror.answers(OK)
+        assert stage.hub.mirror.judge.settled == number_ + 1
+        assert stage.hub.mirror.queued_bytes == one_effect
+
+
+def test_it_notes_all_keys_of_msets(stage: Stage, tmp_path: Path) -> None:
+    stage.hub.journal = journal = Journal(tmp_path)
+    journal.open(settled=True)
+    stage.client(db=3).sends(pipeline("MSET a 1 bb 2", "MSET c 3 d 4"))
+    journal.close()
+    assert sorted(unsettled(tmp_path) or ()) == [(3, b"a"), (3, b"bb"), (3, b"c"), (3, b"d")]
 
 
 def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
     noted: list[tuple[int, bytes]] = []
-    committed = (-1, b"committed")
+    committed, sent = (-1, b"committed"), (-1, b"sent")
 
     class Notes:
         def note(self, db: int, keys: list[bytes]) -> None:
@@ -255,12 +353,19 @@ def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
             noted.append((db, key))
 
         def commit(self) -> None:
-            if noted and noted[-1] is not committed:
+            if noted and noted[-1] not in (committed, sent):
                 noted.append(committed)
 
     stage.hub.journal = Notes()  # type: ignore[assignment]
+    stage.lane.send = lambda data: noted.append(sent)  # type: ignore[method-assign, assignment]
     client = stage.client(db=1)
     client.sends(pipeline("SET a 1"))
     client.sends(pipeline("SET b 1", "SET c 1"))
     client.sends(pipeline("MSET d 1 e 1"))
-    assert noted == [(1, b"a"), committed, (1, b"b"), (1, b"c"), committed, (1, b"d"), (1, b"e"), committed]
+    client.says("MULTI", "SET f 1", "EXEC")
+    assert noted == [
+        *((1, b"a"), committed, sent),
+        *((1, b"b"), (1, b"c"), committed, sent),
+        *((1, b"d"), (1, b"e"), committed, sent),
+        *((1, b"f"), committed, sent),
+    ]

@@ -359,14 +359,16 @@ async def test_a_link_hears_everything(last: int, nursery: trio.Nursery) -> None
     assert link.fileno() < 0
 
 
-@pytest.mark.parametrize("size", [1, proxy.session.READ_BYTES, 5 * proxy.session.READ_BYTES])
-async def test_a_session_hears_everything(size: int, stage: Stage, nursery: trio.Nursery) -> None:
+@pytest.mark.parametrize("reads", [0, 1, 2, 3, 5])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+async def test_a_session_hears_everything(reads: int, more: int, stage: Stage, nursery: trio.Nursery) -> None:
     stage.hub.floor = floor = EpollFloor(stage.hub.serve, stage.hub.mirror.flush)
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     session = Session(stage.hub, ours, "10.0.0.1:1", 1, authenticated=True, db=0)
     stage.hub.joined(session)
     nursery.start_soon(floor.run)
+    size = max(0, reads * proxy.session.READ_BYTES + more)
     value = b"x" * max(1, size - len(encode([b"SET", b"k", b"x" * size])) + size)
     await send_all(theirs, encode([b"SET", b"k", value]))
     await send_all(theirs, encode([b"GET", b"k"]))

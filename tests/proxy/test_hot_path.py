@@ -16,16 +16,16 @@ from bench.hotpath import CASES, Case, Rig, bytecodes_per_command
 LIMITS = {
     "GET, P1": 460,
     "SET, P1": 785,
-    "INCR, P1": 895,
-    "LPUSH, P1": 930,
-    "ZADD, P1": 945,
-    "HSET, P1": 945,
+    "INCR, P1": 785,
+    "LPUSH, P1": 820,
+    "ZADD, P1": 860,
+    "HSET, P1": 860,
     "GET, P16": 52,
     "SET, P16": 88,
-    "INCR, P16": 176,
-    "LPUSH, P16": 182,
-    "ZADD, P16": 184,
-    "HSET, P16": 184,
+    "INCR, P16": 102,
+    "LPUSH, P16": 107,
+    "ZADD, P16": 110,
+    "HSET, P16": 110,
 }
 
 

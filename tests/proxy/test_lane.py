@@ -200,6 +200,20 @@ def test_without_a_connection_nothing_is_awaited(stage: Stage) -> None:
     stage.new_lane()
 
 
+def test_reads_that_cannot_be_asked_again_get_an_error_each(stage: Stage) -> None:
+    """A pipeline in one piece is one item of the lane."""
+    one, two = stage.client(), stage.client()
+    one.says("GET a", "GET b", "GET c")
+    two.says("GET d")
+    stage.lane.answers(bulk("1"))
+    stage.lane.breaks()
+    stage.losses[0].refuse(ERROR)
+    stage.hub.flush()
+    assert (one.hears(), two.hears()) == (bulk("1") + ERROR * 2, ERROR)
+    assert one.session.owed == two.session.owed == 0
+    assert not stage.losses[0].reads
+
+
 def test_pushes_are_nobodys_reply(stage: Stage) -> None:
     client = stage.client()
     client.says("GET a")

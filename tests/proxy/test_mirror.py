@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import gc
+import tracemalloc
+from collections.abc import Callable
+
 import pytest
 import trio
 
@@ -27,7 +31,7 @@ def test_the_same_reply_settles(stage: Stage) -> None:
     write(stage, "SET k v")
     assert stage.mirror.got() == ["SET k v"]
     stage.mirror.answers(OK)
-    assert (stage.hub.mirror.settled, stage.dirty) == (1, {})
+    assert (stage.hub.mirror.judge.settled, stage.dirty) == (1, {})
     assert stage.hub.settled
 
 
@@ -37,7 +41,7 @@ def test_another_reply_makes_the_key_dirty(stage: Stage, reply: bytes) -> None:
     assert stage.mirror.got() == ["PTTL k", "SADD k m"]
     stage.mirror.answers(FOREVER, reply)
     assert list(stage.dirty) == [(0, b"k")]
-    assert stage.hub.mirror.differed == 1
+    assert stage.hub.mirror.judge.differed == 1
 
 
 @pytest.mark.parametrize(
@@ -261,7 +265,7 @@ def test_they_do_not_wait_when_there_are_many(stage: Stage) -> None:
 
 
 def test_they_do_not_wait_when_somebody_waits_for_them(stage: Stage) -> None:
-    stage.hub._conditions.append((lambda: stage.hub.mirror.settled == 1, trio.Event()))
+    stage.hub._conditions.append((lambda: stage.hub.mirror.judge.settled == 1, trio.Event()))
     writes(stage, 1)
     assert stage.mirror.got() == ["SET k0 v"]
 
@@ -280,3 +284,48 @@ def test_what_is_waited_for_takes_them_along(stage: Stage, what: str) -> None:
     assert stage.mirror.got()[0] == "SET k0 v"
     writes(stage, 1)
     assert stage.mirror.got() == [], "the hurry is over"
+
+
+# -- what is counted ---------------------------------------------------------------------------------------------------
+
+Words = list[bytes]
+POPPED = b"member" * 300
+SHAPES: dict[str, tuple[Callable[[bytes], Words], bytes]] = {
+    "as sent": (lambda key: [b"SET", key, b"v" * 30], OK),
+    "as sent, a long value": (lambda key: [b"SET", key, b"v" * 3000], OK),
+    "as sent, a long key": (lambda key: [b"SET", key * 20, b"v"], OK),
+    "guarded": (lambda key: [b"HSET", key, b"field", b"value"], ONE),
+    "several keys": (lambda key: [b"MSET", key, b"value", b"other" + key, b"value"], OK),
+    "rewritten": (lambda key: [b"SET", key, b"value", b"EX", b"100"], OK),
+    "expects an element": (lambda key: [b"LPOP", key], bulk(POPPED)),
+    "names an element": (lambda key: [b"SPOP", key], bulk(POPPED)),
+}
+
+
+@pytest.mark.parametrize("together", [1, 2, 16])
+@pytest.mark.parametrize("shape", SHAPES)
+def test_what_an_effect_takes_in_memory_is_counted(stage: Stage, shape: str, together: int) -> None:
+    """While the mirror side takes nothing: neither less than is kept (memory is bounded), nor far more (keys would be
+    dirty for nothing)."""
+    command, reply = SHAPES[shape]
+    client, mirror, unsent = stage.client(), stage.hub.mirror, list[bytes]()
+    stage.mirror.send = unsent.append  # type: ignore[method-assign, assignment]
+
+    def write_keys(first: int, count: int) -> None:
+        for start in range(first, first + count, together):
+            client.says(*[command(b"key:%012d" % (start + index)) for index in range(together)])
+            stage.lane.got()
+            stage.lane.answers(*[bytes(bytearray(reply)) for _ in range(together)])  # as they come: each a new one
+            client.hears()
+
+    write_keys(0, 64)
+    gc.collect()
+    tracemalloc.start()
+    counted = mirror.queued_bytes
+    write_keys(1000, 640)
+    gc.collect()
+    kept, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    counted = mirror.queued_bytes - counted
+    assert mirror.dropped == 0
+    assert 0.97 * kept < counted < 1.5 * kept, (counted / 640, kept / 640)

@@ -9,7 +9,7 @@ import pytest
 from backfill.counts import STATUSES
 from proxy.show import MAX_SHOWN, verify_lines
 
-FINDING = {"db": 3, "key": "'k'", "status": "ttl", "detail": "expires only on the target"}
+FINDING = {"db": 3, "key": "k", "key_hex": "6b", "status": "ttl", "detail": "expires only on the target"}
 
 
 def report(**counts: Any) -> dict[str, Any]:

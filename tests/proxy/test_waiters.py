@@ -183,6 +183,17 @@ def test_nobody_overtakes_while_an_attempt_is_in_flight(stage: Stage) -> None:
     assert stage.lane.got() == [*ATTEMPT, "MULTI", "BRPOP q 0", "EXEC"]
 
 
+def test_nor_because_of_another_key(stage: Stage) -> None:
+    """Who waits for two keys would take what lies under one of them for somebody who came before."""
+    stage.client().says("BLPOP q 0")
+    stage.client().says("RPUSH q a")
+    stage.client().says("BLPOP q other 0")
+    stage.client().says("RPUSH other b")
+    assert stage.lane.got() == [*ATTEMPT, "RPUSH q a", "RPUSH other b"]
+    stage.lane.answers(*NOTHING, ONE, ONE)
+    assert stage.lane.got() == [*ATTEMPT, "MULTI", "BLPOP q other 0", "EXEC"]
+
+
 def test_what_is_taken_for_one_who_left_is_for_the_next(stage: Stage) -> None:
     first, second = waiting(stage), waiting(stage)
     stage.client().says("RPUSH q a")

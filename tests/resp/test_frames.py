@@ -7,7 +7,7 @@ from unittest.mock import ANY
 
 import hiredis
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from resp.errors import ProtocolError
@@ -140,6 +140,28 @@ def test_values_of_one_length_but_the_last(last: int) -> None:
     value = (b"y" * 65 + (b"$64\r" + b"y" * 67) * 100)[:last]
     frames = [*[b"$64\r\n%b\r\n" % (b"x" * 64)] * 20, b"$%d\r\n%b\r\n" % (last, value)]
     assert feed([b"".join(frames)]) == (frames, ANY)
+
+
+@given(
+    st.lists(
+        st.sampled_from([b":1\r\n", b":-20\r\n", b":300\r\n", b":", b"\r", b"\n", b"-", b"4", b"+OK\r\n"]), max_size=30
+    )
+)
+@example([b":1\r\n"] * 5 + [b":", b"4", b"\r", b"5", b"\n"])
+@example([b":1\r\n"] * 5 + [b"6", b":", b"\r", b"\n"])
+@example([b":1\r\n"] * 5 + [b":", b"7", b"\r"])
+def test_integers(pieces: list[bytes]) -> None:
+    """Together they are what they are byte by byte."""
+    data = b":5\r\n" + b"".join(pieces)
+    together, alone = FrameScanner(), FrameScanner()
+    try:
+        expected = [frame for index in range(len(data)) for frame in alone.feed(data[index : index + 1])]
+    except ProtocolError:
+        with pytest.raises(ProtocolError):
+            together.feed(data)
+        return
+    assert together.feed(data) == expected
+    assert together.buffered == alone.buffered
 
 
 def test_time_grows_with_the_bytes_only() -> None:

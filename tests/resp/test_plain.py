@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from resp.commands import CommandParser
 from resp.encode import encode
-from resp.plain import CRLF, read_columns, read_one
+from resp.plain import CRLF, MAX_BYTES, read_big, read_columns, read_one
 
 ARGS = st.binary(max_size=12) | st.sampled_from([b"\r\n", b"$3", b"*2", b"\r\n$3\r\nfoo", b"", b"GET", b"\r", b"\n"])
 COMMANDS = st.lists(ARGS, min_size=1, max_size=5)
@@ -72,3 +72,37 @@ def test_every_header_counts(count: int, argc: int) -> None:
         for wrong in (b"$4", b"*9", b"$2"):
             pieces = (data[:place] + wrong + data[place + 2 :]).split(CRLF)
             assert read_columns(pieces) is None and read_one(pieces) is None
+
+
+BIG = b"x" * MAX_BYTES
+
+
+@given(COMMANDS, st.sampled_from([BIG, CRLF.join([BIG, BIG]), BIG + b"\r", BIG + CRLF]))
+def test_one_big_command(head: list[bytes], value: bytes) -> None:
+    args = [*head, value]
+    found = read_big(encode(args))
+    assert found in (None, args)
+    assert found == args or any(CRLF in arg for arg in head)
+
+
+@pytest.mark.parametrize("head", [[], [b"SET", b"k"], [b"HSET", b"k" * 30, b"f"], [b"SET", b"k" * 480]])
+def test_nothing_else_is_one_big_command(head: list[bytes]) -> None:
+    """One wrong byte in front of the value, a byte more or less behind it, another command behind it, the value in
+    front of another argument."""
+    data = encode([*head, BIG])
+    start = data.index(BIG)
+    assert (read_big(data) is not None) == (start < 512)
+    for place in range(start):
+        for wrong in (b"1", b"7", b"\r", b"*"):
+            other = data[:place] + wrong + data[place + 1 :]
+            if other != data and (found := read_big(other)) is not None:
+                assert by_all_the_rules(other) == [found] and encode(found) == other
+    for other in (
+        data[:-1],
+        data + b"\n",
+        data + CRLF,
+        data * 2,
+        data + encode([b"PING"]),
+        encode([*head, BIG, b"EX"]),
+    ):
+        assert read_big(other) is None

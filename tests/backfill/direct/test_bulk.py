@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 
 import hiredis
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from backfill.codec import Form, parse, read_commands, write_commands
@@ -35,6 +35,7 @@ def test_reads(keys: list[bytes], absolute: bool) -> None:
     assert (commands[0], commands[-1]) == ([b"MULTI"], [b"EXEC"])
 
 
+@example([(b"a", -1, b"x" * 511), (b"b", 0, None), (b"c", 5000, b"x" * 512), (b"d", -1, b"x" * 5000)], True, 0)
 @given(
     st.lists(
         st.tuples(st.binary(max_size=9), st.sampled_from([-1, 0, 5000]), st.none() | st.binary(min_size=1)), min_size=1
@@ -57,6 +58,20 @@ def test_writes(rows: Sequence[tuple[bytes, int, bytes | None]], absolute: bool,
         state = parse(key, Form.DUMP, [deadline, NOW, payload] if absolute else [NOW, left, payload])
         expected += write_commands(state, shift_ms=shift, target=frozenset(), version=("redis", 7, 0))  # type: ignore[arg-type]
     assert sent == expected
+
+
+@given(
+    st.lists(st.tuples(st.binary(max_size=9), st.sampled_from([b"set", b"hash", b"none"])), min_size=1), st.booleans()
+)
+def test_what_is_of_another_type_is_as_good_as_none(rows: list[tuple[bytes, bytes]], absolute: bool) -> None:
+    keys, kinds = ([row[index] for row in rows] for index in range(2))
+    data, count = bulk.read_block(bulk.encoded(keys), absolute=absolute, types=True)
+    commands = decoded(data)
+    assert len(commands) == count and commands[-1 - len(keys) : -1] == [[b"TYPE", key] for key in keys]
+    payloads = [None if kind == b"none" else b"x" for kind in kinds]
+    block = [*([] if absolute else [NOW]), *[-1] * len(keys), *payloads, *kinds]
+    outcome = bulk.parse_block(len(keys), [block], absolute=absolute, types=frozenset([b"hash"]))
+    assert outcome == ([-1] * len(keys), [b"x" if kind == b"hash" else None for kind in kinds])
 
 
 def test_a_refusal_is_told() -> None:
