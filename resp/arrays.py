@@ -6,6 +6,7 @@ does not tell where it ended. Yet it drops what it has read whenever that has be
 then tells. A reply of just below 1 KB in front makes that so for the first array, whatever its size; the next one on
 the same reader has to be that long by itself.
 
+That is no promise of hiredis: `TOLD` says whether the one that is installed does so. If not, all is left to the walk.
 Only whole arrays are found, so that nothing is kept of them. What hiredis does not read as frames.py does (streamed
 types, attributes, which it takes for elements) and what is not RESP is left to the walk, which knows every rule.
 """
@@ -33,7 +34,7 @@ def whole_arrays(data: bytes, position: int, frames: list[bytes]) -> tuple[int, 
     """Every array from `position` on, up to what is something else. Gives where that begins, and whether it is an array
     of which the end has not come yet, as far as hiredis knows."""
     window = WINDOW_BYTES
-    while begins_long(data, position):
+    while TOLD and begins_long(data, position):
         end = min(len(data), position + window)
         behind, incomplete = _in_window(data, position, end, frames)
         if behind > position:
@@ -64,3 +65,13 @@ def _in_window(data: bytes, position: int, window_end: int, frames: list[bytes])
     except (hiredis.ProtocolError, TypeError):  # the latter of a map whose key Python cannot hash
         pass
     return position, False
+
+
+def _tells() -> bool:
+    frame, behind = b"*2\r\n$1\r\na\r\n$1\r\nb\r\n", b":1\r\n"
+    found: list[bytes] = []
+    position, _ = _in_window(frame + behind, 0, len(frame + behind), found)
+    return (position, found) == (len(frame), [frame])
+
+
+TOLD = _tells()

@@ -26,6 +26,20 @@ many = st.lists(st.sampled_from(list(VALUES.values())), min_size=10, max_size=60
 pieces = st.lists(st.one_of(many, st.sampled_from(list(VALUES.values()))), min_size=1, max_size=8)
 
 
+def test_hiredis_does_as_described() -> None:
+    assert arrays.TOLD
+
+
+def test_a_hiredis_that_keeps_what_it_has_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would tell wrong ends: it is found out, and nothing is asked of it."""
+    monkeypatch.setattr(arrays, "_PAD", b"+short\r\n")
+    assert not arrays._tells()
+    monkeypatch.setattr(arrays, "TOLD", False)
+    frame = array([b"$3\r\nabc\r\n"] * 40)
+    assert whole_arrays(frame * 2, 0, []) == (0, False)
+    assert FrameScanner().feed(frame * 2) == [frame, frame]
+
+
 @given(pieces, st.lists(st.integers(0, 6000), max_size=6))
 def test_any_chunking_gives_the_same_frames(frames: list[bytes], places: list[int]) -> None:
     scanner = FrameScanner()
