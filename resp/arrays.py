@@ -27,7 +27,8 @@ _ATTRIBUTE = b"\n|"  # so it begins; if it is part of a value, the walk is only 
 _MORE = object()
 
 begins_long = re.compile(rb"\*[1-9][0-9]{1,6}\r\n").match
-FEW = {(b"*%d\r\n" % count)[:4] for count in range(16)}  # with so few elements the walk costs no more
+# Of few elements, with which the walk costs no more: the first 4 bytes to their number and the header's length
+FEW = {(b"*%d\r\n" % count)[:4]: (count, len(b"*%d\r\n" % count)) for count in range(1, 16)}
 
 
 def whole_arrays(data: bytes, position: int, frames: list[bytes]) -> tuple[int, bool]:

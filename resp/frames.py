@@ -26,10 +26,11 @@ from resp.errors import ProtocolError
 _LINES = frozenset(b"+-:_,#(")
 _BULKS = frozenset(b"$=!")
 _AGGREGATES = {kind: 2 if kind in b"%|" else 1 for kind in b"*~>%|"}  # elements per unit of the header's number
-_ATTRIBUTE, _PUSH, _CHUNK, _END, _INTEGER = b"|>;.:"
+_ATTRIBUTE, _PUSH, _CHUNK, _END, _INTEGER, _DOLLAR = b"|>;.:$"
 _ERRORS = frozenset(b"-!")
 _NULLS = frozenset({b"$-1\r\n", b"*-1\r\n", b"_\r\n"})
 
+_long_bulk = re.compile(rb"\$([1-9][0-9]{4,8})\r\n").match
 _NUMBER = re.compile(rb"-1|[0-9]{1,18}").fullmatch
 _HEADED = _BULKS | _AGGREGATES.keys() | frozenset(b";.")
 _MAX_HEADER_BYTES = 32  # a type, 19 digits and CRLF, with room
@@ -100,18 +101,33 @@ class FrameScanner:
                 if position + 2 < end <= size:
                     frames.append(data[position:end])
                     position = end
-                elif (
-                    header not in FEW
-                    and begins_long(data, position)
-                    and (behind := self._arrays(data, position, frames)) > position
-                ):
-                    position = behind
+                elif header in FEW:
+                    position = self._few(data, position, header, frames)
                 else:
-                    position = self._advance(data, position, position, _Walk(), frames)
+                    position = self._long(data, position, header, frames)
         except ProtocolError as error:
             error.frames = frames
             raise
         return frames
+
+    def _few(self, data: bytes, position: int, header: bytes, frames: list[bytes]) -> int:
+        """An array of few elements, whose header is known already (10 values: 2.2 µs for 3.3)."""
+        walk = _Walk()
+        walk.pending, size = FEW[header]
+        return self._advance(data, position, position + size, walk, frames)
+
+    def _long(self, data: bytes, position: int, header: bytes, frames: list[bytes]) -> int:
+        """What the tables do not know. Gives where it goes on."""
+        if header[0] == _DOLLAR:
+            found = _long_bulk(data, position)
+            if found is not None and (end := found.end() + int(found[1]) + 2) <= len(data):
+                frames.append(data[position:end])
+                return end
+        elif begins_long(data, position):
+            behind = self._arrays(data, position, frames)
+            if behind > position:
+                return behind
+        return self._advance(data, position, position, _Walk(), frames)
 
     def _arrays(self, data: bytes, start: int, frames: list[bytes]) -> int:
         """Find the ends of arrays with many elements. Gives where it goes on: `start` when the walk has to do it. The
@@ -131,12 +147,15 @@ class FrameScanner:
         size = len(data)
         end = walk.on(data, position)
         if end <= size and not walk.pending:
-            frames.append(b"".join((self._frame, data[start:end])))
+            if self._walk is None:
+                frames.append(data[start:end])
+                return end
+            frames.append(b"".join((self._frame, memoryview(data)[start:end])))
             self._walk, self._rest, self._skip = None, b"", 0
             self._frame.clear()
             return end
         self._walk = walk
-        self._frame += data[start:end]
+        self._frame += memoryview(data)[start:end]
         self._rest = data[end:]
         self._skip = max(0, end - size)
         return size

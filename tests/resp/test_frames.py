@@ -30,6 +30,8 @@ FRAMES: dict[str, bytes] = {
     "bulk that looks like a frame": b"$5\r\n+OK\r\n\r\n",
     **{f"bulk of {size}": b"$%d\r\n%b\r\n" % (size, b"x" * size) for size in (9, 10, 99, 100, 999, 1000, 9999, 10000)},
     "array": b"*3\r\n:1\r\n$1\r\na\r\n+b\r\n",
+    "array of 12": b"*12\r\n" + b"$2\r\nab\r\n" * 6 + b":1\r\n" * 6,
+    "array of 16": b"*16\r\n" + b"$2\r\nab\r\n" * 8 + b":1\r\n" * 8,
     "empty array": b"*0\r\n",
     "null array": b"*-1\r\n",
     "nested": b"*2\r\n*2\r\n*0\r\n*1\r\n$-1\r\n*-1\r\n",
