@@ -14,18 +14,18 @@ import pytest
 from bench.hotpath import CASES, Case, Rig, bytecodes_per_command
 
 LIMITS = {
-    "GET, P1": 460,
-    "SET, P1": 785,
-    "INCR, P1": 785,
-    "LPUSH, P1": 820,
-    "ZADD, P1": 860,
-    "HSET, P1": 860,
-    "GET, P16": 52,
-    "SET, P16": 88,
-    "INCR, P16": 102,
-    "LPUSH, P16": 107,
-    "ZADD, P16": 110,
-    "HSET, P16": 110,
+    "GET, P1": 470,
+    "SET, P1": 812,
+    "INCR, P1": 820,
+    "LPUSH, P1": 855,
+    "ZADD, P1": 897,
+    "HSET, P1": 897,
+    "GET, P16": 53,
+    "SET, P16": 93,
+    "INCR, P16": 107,
+    "LPUSH, P16": 113,
+    "ZADD, P16": 116,
+    "HSET, P16": 116,
 }
 
 
