@@ -8,12 +8,13 @@ All that is said is a ratio of figures from the same round.
 
 import json
 import multiprocessing
+import socket
 import statistics
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -24,6 +25,7 @@ import redis
 
 from backfill.embedded import Server, free_port
 from bench import latency, machine
+from bench.flips import Talk
 from bench.latency import Latency
 from bench.load import pack
 from bench.measure import cpu_seconds
@@ -35,6 +37,7 @@ CONNECTIONS = 50
 VALUE_BYTES = 64
 WARM_UP_S = 1.0  # of the traffic, before anything counts
 ALONE_S = 4.0
+LOOK_S = 0.1  # how often it is looked whether the backfill has ended
 PROGRAM = [sys.executable, "-m", "crossfade"]
 
 
@@ -124,20 +127,22 @@ def _alone(port: int, load: Load, pid: int | None) -> tuple[Latency, float]:
 
 
 def _beside(running: Running, load: Load, directory: Path, keys: int) -> tuple[float, Latency, float]:
-    """Keys a second of a backfill, the traffic's latencies meanwhile, CPU."""
+    """Keys a second of a backfill, the traffic's latencies meanwhile, CPU. It is asked for at the admin socket: a
+    command line that starts at the same time would be one more load on few cores."""
     traffic = Traffic(running.port, load)
     time.sleep(WARM_UP_S)
-    began, used = time.perf_counter(), cpu_seconds(running.pid)
-    command = [*PROGRAM, "backfill", "--state-dir", str(directory / "state"), "--json"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    with closing(socket.socket(socket.AF_UNIX)) as sock:
+        sock.connect(str(directory / "state" / "admin.sock"))
+        admin = Talk(sock)
+        began, used = time.perf_counter(), cpu_seconds(running.pid)
+        admin.ask(b"BACKFILL")
+        while (told := json.loads(admin.ask(b"STATUS"))["backfill"])["state"] == "running":
+            time.sleep(LOOK_S)
     ended, now_used = time.perf_counter(), cpu_seconds(running.pid)
     samples = traffic.stop()
-    if done.returncode:
-        raise click.ClickException(f"the backfill failed: {(done.stderr or done.stdout)[-500:]}")
+    if told["state"] != "done" or told["copied"] != keys:
+        raise click.ClickException(f"the backfill copied {told['copied']:,} of {keys:,} keys: {told['problem']}")
     seconds = ended - began
-    told = json.loads(done.stdout)
-    if told["copied"] != keys:
-        raise click.ClickException(f"the backfill copied {told['copied']:,} of {keys:,} keys")
     return keys / seconds, _between(samples, began, ended), (now_used - used) / seconds
 
 
