@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from proxy.effects.model import Kind
 from proxy.items import Run
 from resp.catalog import NOWHERE, Route, Spec
-from resp.plain import CRLF, MAX_BYTES, read_big, read_columns, read_one
+from resp.plain import CRLF, HEAD_BYTES, MANY_LINES, MAX_BYTES, read_big, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -40,7 +40,7 @@ class Express:
         lane = hub.lane
         if hub.paused or lane.link is None or not session.authenticated:
             return False
-        if len(data) <= MAX_BYTES:
+        if len(data) <= MAX_BYTES or data.count(CRLF, 0, HEAD_BYTES) >= MANY_LINES:
             pieces = data.split(CRLF)
             args = read_one(pieces)
             if args is None:

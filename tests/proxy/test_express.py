@@ -122,6 +122,8 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         (pipeline("SPOP s", "SPOP s"), False),  # its effect depends on the reply
         (pipeline("MSET a 1 b 2", "MSET c 1 a 2"), True),
         (pipeline("MSET a 1", "MSET b 1 c 1"), False),
+        (pipeline(*["MSET" + 31 * " key thirteen-byte"] * 60), True),  # more than MAX_BYTES, of small arguments
+        (pipeline(*["SET key " + "x" * 1000] * 60), False),
         (pipeline("MSETNX a 1", "MSETNX b 1"), False),
         (pipeline("RENAME a b", "RENAME b c"), False),  # its keys are known, its effect is not
         (pipeline("GET a", "SET a 1"), False),

@@ -270,7 +270,16 @@ def test_they_do_not_wait_when_somebody_waits_for_them(stage: Stage) -> None:
     assert stage.mirror.got() == ["SET k0 v"]
 
 
-@pytest.mark.parametrize("what", ["call", "copy", "effect"])
+def test_computed_effects_wait_as_well(stage: Stage) -> None:
+    writes(stage, 1)
+    stage.hub.mirror.effect(0, Effect(commands=((b"DEL", b"k"),), expected=(ONE,), keys=(b"k",)), 0.0)
+    stage.hub.serve()
+    assert stage.mirror.got() == []
+    stage.hub.flush()
+    assert stage.mirror.got() == ["SET k0 v", "DEL k"]
+
+
+@pytest.mark.parametrize("what", ["call", "copy", "copies"])
 def test_what_is_waited_for_takes_them_along(stage: Stage, what: str) -> None:
     mirror = stage.hub.mirror
     writes(stage, 1)
@@ -279,7 +288,7 @@ def test_what_is_waited_for_takes_them_along(stage: Stage, what: str) -> None:
     elif what == "copy":
         mirror.copy((0, b"k"), [[b"DEL", b"k"]], Form.DUMP)
     else:
-        mirror.effect(0, Effect(commands=((b"DEL", b"k"),), expected=(ONE,), keys=(b"k",)), 0.0)
+        mirror.copies([(0, b"k")], [encode([b"DEL", b"k"])])
     stage.hub.serve()
     assert stage.mirror.got()[0] == "SET k0 v"
     writes(stage, 1)
