@@ -68,9 +68,10 @@ def durable(server_pool: Pool, start_server: Callable[..., Server]) -> Iterator[
 
 
 def patient(library: ModuleType = redis) -> dict[str, Any]:
-    """As a README recommends: ten tries, half a second between them at most."""
+    """As a README recommends: ten tries, half a second between them at most. Also of connecting itself: valkey-py's
+    pipelines connect outside of what is tried again, and while nobody listens that is a ConnectionRefusedError."""
     retry = library.retry.Retry(library.backoff.ExponentialBackoff(cap=0.5, base=0.02), 10)
-    errors = [library.ConnectionError, library.TimeoutError]
+    errors = [library.ConnectionError, library.TimeoutError, ConnectionRefusedError]
     return {"retry": retry, "retry_on_error": errors, "decode_responses": True}
 
 
