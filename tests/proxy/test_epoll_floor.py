@@ -12,7 +12,9 @@ import pytest
 import trio
 
 from proxy import epoll_floor
+from proxy.effects.model import Effect
 from proxy.epoll_floor import LINGER_S, EpollFloor
+from tests.proxy.stage import ONE, Stage
 from tests.proxy.test_floor import Echo, heard
 
 
@@ -150,3 +152,18 @@ def test_what_is_put_off_is_done_in_time() -> None:
     assert floor.rest(now + LINGER_S) == math.inf
     assert floor.rest(now + LINGER_S) == math.inf
     assert rested == [1]
+
+
+async def test_what_the_target_gets_is_put_off_and_sent(stage: Stage, nursery: trio.Nursery) -> None:
+    """Nothing else happens that would take it along."""
+    stage.hub.floor = floor = EpollFloor(stage.hub.serve, stage.hub.mirror.flush)
+    nursery.start_soon(floor.run)
+    stage.hub.mirror.effect(0, Effect(commands=((b"DEL", b"k"),), expected=(ONE,), keys=(b"k",)), 0.0)
+    stage.hub.serve()
+    assert stage.mirror.got() == []
+    sent: list[str] = []
+    with trio.fail_after(5):
+        while not sent:
+            await trio.sleep(0.01)
+            sent = stage.mirror.got()
+    assert sent == ["DEL k"]
