@@ -18,7 +18,17 @@ import click
 import trio
 from setproctitle import setproctitle
 
-from .cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_REFUSED, EXIT_USAGE, SizeType, UrlType, choosing_keys, fail
+from .cli_types import (
+    EXIT_CONNECT,
+    EXIT_DIFFERENT,
+    EXIT_REFUSED,
+    EXIT_USAGE,
+    SizeType,
+    UrlType,
+    choosing_keys,
+    fail,
+    state_dir,
+)
 from .direct.checkpoint import Checkpoint, CheckpointError, CheckpointFile, default_name, identity
 from .direct.feed import CannotFollow
 from .direct.nurseries import open_nursery
@@ -59,14 +69,7 @@ def checkpointing(command: Callable[..., None]) -> Callable[..., None]:
     """Where it goes on after a kill, and whether it does."""
     for decorate in (
         click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says."),
-        click.option(
-            "--state-dir",
-            type=click.Path(file_okay=False, path_type=Path),
-            default=Path("crossfade-state"),
-            envvar="CROSSFADE_STATE_DIR",
-            show_default=True,
-            help="Where the checkpoint is kept, unless --checkpoint says so.",
-        ),
+        state_dir("Where the checkpoint is kept, unless --checkpoint says so."),
         click.option(
             "--checkpoint", type=click.Path(dir_okay=False, path_type=Path), help="Where to go on after a kill."
         ),

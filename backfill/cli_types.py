@@ -6,6 +6,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from functools import reduce
+from pathlib import Path
 from typing import Any, ClassVar, NoReturn
 
 import click
@@ -51,6 +52,18 @@ class SizeType(click.ParamType[float]):
         if found is None:
             self.fail(f"{value!r} is not a number of bytes: write 500KB, 20MB or 1GB", param, ctx)
         return float(found[1]) * self.UNITS[found[2]]
+
+
+def state_dir(what: str) -> Callable[[Body], Body]:
+    """The directory of everything that outlives a process; `what` a command looks for in it."""
+    return click.option(
+        "--state-dir",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=Path("crossfade-state"),
+        envvar="CROSSFADE_STATE_DIR",
+        show_default=True,
+        help=what,
+    )
 
 
 class Failed(Exception):

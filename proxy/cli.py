@@ -30,6 +30,7 @@ from backfill.cli_types import (
     SizeType,
     choosing_keys,
     fail,
+    state_dir,
 )
 from backfill.client import Client, ReplyError
 from backfill.counts import STATUSES
@@ -44,14 +45,7 @@ WATCH_SECONDS = 0.5
 out = Console(highlight=False)
 
 
-state_dir_option = click.option(
-    "--state-dir",
-    type=click.Path(file_okay=False, path_type=Path),
-    default=Path("crossfade-state"),
-    envvar="CROSSFADE_STATE_DIR",
-    show_default=True,
-    help="Where the running proxy keeps its state and its admin socket.",
-)
+state_dir_option = state_dir("Where the running proxy keeps its state and its admin socket.")
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
