@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trio
 
-from backfill.direct import copier, pages
+from backfill.direct import copier, pages, replicate
 from backfill.direct import live as live_module
 from backfill.direct.feed import CannotFollow
 from backfill.direct.replicate import Replication
@@ -154,6 +154,28 @@ async def equal_soon(source: Server, target: Server, what: str) -> None:
             await trio.sleep(0.02)
         return
     raise AssertionError(f"{what}: {compare_servers(source, target, stream_counters=False)}")
+
+
+def test_a_group_that_is_made_and_destroyed_between_two_looks(
+    server_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody tells of either, and the stream looks as it did at the last look; in between it was copied all the same."""
+    monkeypatch.setattr(live_module, "STREAMS_S", 1000.0)
+    monkeypatch.setattr(replicate, "CHECK_S", 2.0)
+    source, target = server_pool.get("redis-6.2"), server_pool.get("redis-8.2")
+    source.call(*ADD)
+    run = live(source, target, tmp_path)
+
+    async def main() -> None:
+        async with following(run):
+            with source.client(single_connection_client=True) as client, client.pipeline() as block:
+                block.execute_command(*MAKE).pexpire("s", 10**8).execute()
+            while not await trio.to_thread.run_sync(same, source, target):
+                await trio.sleep(0.02)
+            source.call("XGROUP", "DESTROY", "s", "g")
+            await equal_soon(source, target, "made and destroyed")
+
+    trio.run(main)
 
 
 def test_what_is_not_meant_stays_as_it_is(server_pool: Pool, tmp_path: Path) -> None:
