@@ -159,7 +159,7 @@ async def equal_soon(source: Server, target: Server, what: str) -> None:
 def test_a_group_that_is_made_and_destroyed_between_two_looks(
     server_pool: Pool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody tells of either, and the stream looks as it did at the last look; in between it was copied all the same."""
+    """Nobody tells of either, and the stream looks as at the last look; in between it was copied."""
     monkeypatch.setattr(live_module, "STREAMS_S", 1000.0)
     monkeypatch.setattr(replicate, "CHECK_S", 2.0)
     source, target = server_pool.get("redis-6.2"), server_pool.get("redis-8.2")
