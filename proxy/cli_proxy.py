@@ -66,6 +66,14 @@ class AddressType(click.ParamType[tuple[str, int]]):
     show_default=True,
     help="Processes that talk to clients, to use more than one core; 0: one process does everything.",
 )
+@click.option(
+    "--ferry",
+    type=click.IntRange(0),
+    default=20_000,
+    envvar="CROSSFADE_FERRY",
+    show_default=True,
+    help="From so many keys on a backfill copies them with a process of its own, beside the lane; 0: never.",
+)
 @click.option("--allow-non-empty", is_flag=True, help="Take a target that has keys; those not on the source go.")
 @state_dir_option
 def proxy(
@@ -79,6 +87,7 @@ def proxy(
     no_watch: bool,
     scrub: float,
     workers: int,
+    ferry: int,
     allow_non_empty: bool,
     state_dir: Path,
 ) -> None:
@@ -102,6 +111,7 @@ def proxy(
         watch=not no_watch,
         scrub=scrub,
         workers=workers,
+        ferry=ferry,
     )
 
     def say(running: Proxy) -> None:

@@ -76,6 +76,12 @@ class Courtesy:
         if self._bandwidth:
             await trio.sleep(self._ahead())
 
+    async def leave(self, size: int) -> None:
+        """Before keys of so many bytes are copied elsewhere: as pages, they wait while replies are late."""
+        while not self._may_read():
+            await trio.sleep(PROBE_SECONDS / 4)
+        self._count(size)
+
     def _count(self, size: int) -> None:
         self.bytes += size
         self._page_at = trio.current_time()

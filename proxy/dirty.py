@@ -93,6 +93,7 @@ class DirtyKeys:
         self._serials = 0
         self._bytes = 0
         self.under_way = 0  # keys READING or QUEUED
+        self.cleaned: list[Place] | None = None  # gets every key that becomes clean, if anybody wants them
 
     def __repr__(self) -> str:
         return f"<DirtyKeys dirty={self.dirty} lag={self._lag} ready={len(self._ready)} under_way={self.under_way}>"
@@ -288,6 +289,8 @@ class DirtyKeys:
         del self._marks[place]
         self._bytes -= MARK_BYTES + len(place[1])
         self._lag -= mark.lag
+        if self.cleaned is not None:
+            self.cleaned.append(place)
         return True
 
     def damaged(self, place: Place) -> bool:

@@ -23,6 +23,7 @@ from backfill.errors import BackfillError, ConnectError, ScanError
 from backfill.scan import START, databases, scan, scan_page, select
 from proxy.courtesy import Courtesy
 from proxy.dirty import Place
+from proxy.ferry.ferrying import Ferrying, FerryLost
 from proxy.functions import copy_functions
 from proxy.progress import Checkpoint, Pages, Position, Progress, Work, load
 
@@ -74,6 +75,7 @@ class Filling:
         self._began = 0.0
         self._restarted = False  # the walk began (again) since a checkpoint was saved
         self._sized = True  # MEMORY USAGE is allowed there
+        self._ferries = True  # none was lost in this run
         proxy.hub.repair.copied = self._copied
 
     def __repr__(self) -> str:
@@ -114,10 +116,12 @@ class Filling:
     async def _run(self, plan: Plan) -> str:
         """The walk, as often as it takes; why it failed."""
         start = self._start(plan)
+        self._ferries = True
         while True:
             refills = self._proxy.refills
             run_ids = self._run_ids
-            self.progress = Progress(state=Work.RUNNING.value, selection=_words(plan.selection))
+            aside = min(self.progress.aside, start.scanned)
+            self.progress = Progress(state=Work.RUNNING.value, selection=_words(plan.selection), aside=aside)
             self.progress.scanned = self.progress.copied = self.progress.resumed = start.scanned
             self._pages = Pages(start)
             self._restarted = True
@@ -132,6 +136,10 @@ class Filling:
                 start = self._pages.settled if same else Position()
                 how = "goes on" if same else "begins again"
                 log.warning("backfill: %s; it %s with %d keys copied", problem.text, how, start.scanned)
+                continue
+            except FerryLost as problem:
+                log.warning("backfill: goes on without the ferry: %s", problem.text)
+                self._ferries, start = False, self._pages.settled
                 continue
             except BackfillError as problem:
                 return problem.text
@@ -223,6 +231,11 @@ class Filling:
             sizes = {db: size for db, size in (await databases(client)).items() if plan.selection.has_db(db)}
             self.progress.total = sum(sizes.values())
             at = start
+            if self._may_ferry(sum(sizes.values())):
+                await self._ferry(plan, at, list(sizes))
+                at = replace(at, done=tuple(sizes))
+                if refills != proxy.refills:
+                    return
             for db in sizes:
                 if db not in at.done:
                     await select(client, db)
@@ -235,6 +248,31 @@ class Filling:
                     raise BackfillError(proxy.hub.repair.frozen)
                 await self._extras(client)
                 await self._finish_copies()
+
+    def _may_ferry(self, count: int) -> bool:
+        """Whether a process of its own is worth its start, and may write there: while the sides are equal nothing may
+        be there that is older than the order says, not even for a moment."""
+        proxy = self._proxy
+        least = proxy.settings.ferry
+        takes = proxy.hub.repair.takes_payloads and not proxy.journal.problem
+        return self._ferries and takes and not proxy.state.durable.backfilled and 0 < least <= count
+
+    async def _ferry(self, plan: Plan, start: Position, dbs: list[int]) -> None:
+        """All keys of these dbs, from a position on; those that are not copied when it returns are marked."""
+        order = self._order()
+
+        def in_vain() -> bool:
+            return self._order() != order
+
+        ferrying = Ferrying(self._proxy, self._pages, self.progress, leave=self._leave, in_vain=in_vain)
+        await ferrying.run(plan.selection, start, dbs)
+        if in_vain() and order[0] == self._proxy.refills:
+            self._proxy.refill()  # dbs were swapped: the keys behind our back are in another one now
+
+    async def _leave(self, count: int, size: int) -> None:
+        """Before so many keys are copied by the ferry."""
+        await self._courtesy.leave(size)
+        await self._keep_rate(count)
 
     async def _walk(self, client: Client, db: int, plan: Plan, start: Position) -> Position:
         """All keys of one db; the position behind them."""
@@ -292,9 +330,13 @@ class Filling:
                     hub.repair.want(place, "backfill")
             hub.flush()
             await trio.lowlevel.checkpoint()  # clients are served in between
-            if plan.rate:
-                ahead = (progress.scanned - progress.resumed) / plan.rate - (time.monotonic() - self._began)
-                await trio.sleep(max(0.0, ahead))
+            await self._keep_rate()
+
+    async def _keep_rate(self, more: int = 0) -> None:
+        """Not sooner than the rate allows so many keys more."""
+        if self.plan.rate:
+            found = self.progress.scanned + more - self.progress.resumed
+            await trio.sleep(max(0.0, found / self.plan.rate - (time.monotonic() - self._began)))
 
     async def _finish_copies(self) -> None:
         """Until every found key has been copied, or nothing moves any more."""
@@ -320,17 +362,27 @@ class Filling:
                     await select(mirror, db)
                     await select(serving, db)
                     async for keys in scan(mirror):
-                        there = await serving.pipeline([[b"EXISTS", key] for key in keys])
-                        if problem := next((reply for reply in there if isinstance(reply, ReplyError)), None):
-                            raise ScanError(f"EXISTS: {problem}")
-                        for key, found in zip(keys, there, strict=True):
-                            if found == 0:
-                                self.progress.extra += 1
-                                proxy.hub.repair.mark_unordered((db, key), "only on the mirror side", lag=True)
+                        for key in await _missing(serving, keys):
+                            self.progress.extra += 1
+                            proxy.hub.repair.mark_unordered((db, key), "only on the mirror side", lag=True)
                         proxy.hub.flush()
                         await proxy.hub.until(lambda: len(proxy.hub.repair.keys) < WINDOW)
         except (ConnectionLost, ScanError) as problem:
             raise type(problem)(f"looking for extra keys on the {proxy.mirror.name.value}: {problem.text}") from None
+
+
+async def _missing(client: Client, keys: list[bytes]) -> list[bytes]:
+    """Those that are not there; asked for all at once first, as none is missing nearly always. Errors: ScanError,
+    ConnectionLost."""
+    together = await client.call(b"EXISTS", *keys)
+    if together == len(keys):
+        return []
+    there = (
+        [together] if isinstance(together, ReplyError) else await client.pipeline([[b"EXISTS", key] for key in keys])
+    )
+    if problem := next((reply for reply in there if isinstance(reply, ReplyError)), None):
+        raise ScanError(f"EXISTS: {problem}")
+    return [key for key, found in zip(keys, there, strict=True) if found == 0]
 
 
 def _words(selection: Selection) -> str:

@@ -38,6 +38,7 @@ MAX_RECORD_BYTES = 256 * 1024 * 1024  # a longer length is damage
 ENTRY = struct.Struct("<II")
 RECORD = struct.Struct("<II")
 BARRIER_DB = 0xFFFFFFFF  # an entry for what may touch every key (FLUSHALL, SWAPDB…); its key is the command's name
+CROSSING = ".crossing"  # keys that another process is copying (proxy/ferry)
 INTACT = "intact"  # exists while the journal covers every write; unlinking it needs no space on a full disk
 
 
@@ -91,6 +92,7 @@ class Journal:
         self.when_full = when_full
         self.problem = ""  # why it does not cover every write
         self.failed: Callable[[], None] = lambda: None  # told when that begins
+        self.tap: list[bytes] | None = None  # gets the entries of every commit, if anybody wants them
         self._wall = wall
         self._entries: list[bytes] = []
         self._fd = -1
@@ -147,7 +149,9 @@ class Journal:
             return
         body = b"".join(entries)
         entries.clear()
-        record = RECORD.pack(len(body), zlib.crc32(body)) + body
+        if self.tap is not None:
+            self.tap.append(body)
+        record = _record(body)
         try:
             written = os.write(self._fd, record)
             if written < len(record):
@@ -169,10 +173,35 @@ class Journal:
             (self.directory / INTACT).unlink(missing_ok=True)
             self.failed()
 
+    # -- crossings -----------------------------------------------------------------------------------------------
+
+    def note_crossing(self, number: int, db: int, keys: Sequence[bytes]) -> None:
+        """Another process is about to write these keys on the mirror side, without a place in the order.
+        Errors: OSError."""
+        body = b"".join([ENTRY.pack(db, len(key)) + key for key in keys])
+        fd = os.open(self.directory / f"{number}{CROSSING}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with open(fd, "wb") as file:
+            file.write(MAGIC + _record(body))
+
+    def forget_crossing(self, number: int) -> None:
+        """It has ended, and those of its keys that are not fine are noted."""
+        self.commit()
+        (self.directory / f"{number}{CROSSING}").unlink(missing_ok=True)
+
+    def _take_over_crossings(self) -> None:
+        """What a former proxy had under way is noted here from now on. Errors: JournalError, OSError."""
+        for path in self.directory.glob(f"*{CROSSING}"):
+            for db, key in read_segment(path):
+                self.note_one(db, key)
+            self.commit()
+            if not self.problem:
+                path.unlink()
+
     # -- segments ------------------------------------------------------------------------------------------------
 
     def open(self, *, settled: bool) -> None:
-        """Begin a segment behind those that are there; `settled`: nothing in them is still needed. Errors: OSError."""
+        """Begin a segment behind those that are there; `settled`: nothing in them is still needed.
+        Errors: JournalError, OSError."""
         self.directory.mkdir(mode=0o700, exist_ok=True)
         for path in sorted(self.directory.glob("*.[lo]*")):
             facts = path.stat()
@@ -183,6 +212,7 @@ class Journal:
         self._segments.sort(key=lambda segment: segment.number)
         self._begin()
         (self.directory / INTACT).touch()
+        self._take_over_crossings()
         self._sync_directory()
 
     def _begin(self) -> None:
@@ -308,6 +338,15 @@ class Journal:
         self._fd = -1
 
 
+def _record(body: bytes) -> bytes:
+    return RECORD.pack(len(body), zlib.crc32(body)) + body
+
+
+def crossings(directory: Path) -> set[Place]:
+    """What a former proxy had another process copy, and did not see the end of. Errors: JournalError, OSError."""
+    return {place for path in directory.glob(f"*{CROSSING}") for place in read_segment(path)}
+
+
 def read_segment(path: Path) -> Iterator[Place]:
     """The keys of one segment, up to a torn tail. Errors: JournalError (another version), OSError."""
     with path.open("rb", buffering=CHUNK_BYTES) as file:
@@ -322,12 +361,13 @@ def read_segment(path: Path) -> Iterator[Place]:
             if len(body) < length or zlib.crc32(body) != crc:
                 return
             try:
-                yield from _entries(body)
+                yield from entries(body)
             except struct.error:
                 raise JournalError(f"{path} is damaged at byte {file.tell() - length - RECORD.size}") from None
 
 
-def _entries(body: bytes) -> Iterator[Place]:
+def entries(body: bytes) -> Iterator[Place]:
+    """The keys in what was committed at once, in order. Errors: struct.error."""
     position = 0
     while position < len(body):
         db, length = ENTRY.unpack_from(body, position)

@@ -48,6 +48,7 @@ class Progress:
     problem: str = ""
     complete: bool = False  # it covered everything: the phase may leave `filling`
     selection: str = ""  # which keys only; empty: all of them
+    aside: int = 0  # of the copied: by a process of its own, without the proxy
     resumed: int = 0  # keys that were copied before it went on from a checkpoint
     window: int = 0  # keys read or queued at once: fewer while it yields to live traffic
     yielding: bool = False  # the serving side answers late: it does
@@ -148,6 +149,24 @@ class Pages:
         """All keys of the page have been named."""
         self._pages.append((self._number, position))
         self._number += 1
+        self._advance()
+
+    def open(self, position: Position) -> int:
+        """A page whose keys are copied elsewhere: it is not settled before it is closed. Its number."""
+        number = self._number
+        self._left[number] = 1
+        self.end(position)
+        return number
+
+    def add(self, number: int, place: Place) -> None:
+        """A key of an open page that has to be copied here."""
+        if place not in self._page_of:
+            self._page_of[place] = number
+            self._left[number] += 1
+
+    def close(self, number: int) -> None:
+        """The page waits for nothing but the keys that were added."""
+        self._left[number] -= 1
         self._advance()
 
     def copied(self, places: Iterable[Place]) -> int:

@@ -108,6 +108,11 @@ class Repair:
         """No key is dirty, no copy under way."""
         return not len(self.keys)
 
+    @property
+    def takes_payloads(self) -> bool:
+        """Whether the mirror side is believed to take what the serving side dumps."""
+        return self._form is Form.DUMP
+
     def mark(self, place: Place, reason: str, *, lag: bool = False, seq: int | None = None) -> None:
         """See `DirtyKeys.mark`."""
         self.keys.mark(place, reason, lag=lag, seq=seq)

@@ -25,7 +25,7 @@ from proxy.floor import platform_floor
 from proxy.front.fronts import Fronts
 from proxy.front.guests import Guest
 from proxy.hub import DOWN, Hub
-from proxy.journal import Journal, JournalError, Sync, WhenFull, unsettled
+from proxy.journal import Journal, JournalError, Sync, WhenFull, crossings, unsettled
 from proxy.link import Link
 from proxy.links import Links
 from proxy.local import Local
@@ -71,6 +71,7 @@ class Settings:
     journal_full: WhenFull = WhenFull.CONTINUE
     watch: bool = True
     scrub: float = 200.0  # keys a second that are compared in the background; 0: none
+    ferry: int = 20_000  # keys from which on a backfill is done by a process of its own; 0: never
     workers: int = 0  # front processes; 0: this process talks to the clients itself
 
 
@@ -356,7 +357,15 @@ class Proxy:
                 log.info("the proxy was not stopped cleanly: %d keys are copied again", len(left))
                 for place in left:
                     self.hub.repair.mark_unordered(place, "unsettled when the proxy was killed")
-        self.journal.open(settled=not durable.started or durable.clean)
+        try:
+            under_way = crossings(directory)
+            if under_way:
+                log.info("%d keys that another process was copying are copied again", len(under_way))
+            for place in under_way:
+                self.hub.repair.mark_unordered(place, "was being copied when the proxy was killed")
+            self.journal.open(settled=not durable.started or durable.clean)
+        except JournalError as problem:
+            raise Refused(f"{problem.text}: remove it and run a new backfill") from None
         self.hub.journal = self.journal
 
     def begin_journal(self) -> None:

@@ -81,7 +81,7 @@ class Side:
     async def open(self) -> None:
         """Connect once and learn what the server is; for the start, where a failure is told at once.
         Errors: ConnectError."""
-        async with Client.open(self.url, name=self._title("start"), reply_timeout=REPLY_SECONDS) as control:
+        async with Client.open(self.url, name=self.title("start"), reply_timeout=REPLY_SECONDS) as control:
             try:
                 await self._learn(control)
             except (ConnectionLost, ScanError) as problem:
@@ -92,7 +92,7 @@ class Side:
         failures = 0
         while True:
             try:
-                async with Client.open(self.url, name=self._title("control"), reply_timeout=REPLY_SECONDS) as control:
+                async with Client.open(self.url, name=self.title("control"), reply_timeout=REPLY_SECONDS) as control:
                     await self._learn(control)
                     await self._fence_former(control)
                     failures = 0
@@ -182,37 +182,41 @@ class Side:
 
     # -- links ---------------------------------------------------------------------------------------------------
 
-    def _title(self, kind: str) -> str:
+    def title(self, kind: str) -> str:
+        """The name of a connection of that kind: by the names' beginning, what a former proxy left is found."""
         return f"crossfade-{self._instance}-{kind}"
 
     async def link(
         self, kind: str, floor: Floor, owner: Owner, *, resp: int = 2, scanner: Scanner | None = None
     ) -> Link:
         """A connection for the fast floor. Errors: ConnectError."""
-        wire = await connect(self.url, name=self._title(kind), resp=resp)
+        wire = await connect(self.url, name=self.title(kind), resp=resp)
         return Link(wire, floor, owner, db=self.url.db, resp=resp, scanner=scanner)
 
     async def probe_dbs(self, wanted: set[int]) -> set[int]:
         """Which of the first dbs, and of the wanted ones, this server accepts. Errors: ConnectError, ConnectionLost."""
         dbs = sorted(wanted.union(range(PROBED_DBS)))
-        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
+        async with Client.open(self.url, name=self.title("probe"), reply_timeout=REPLY_SECONDS) as client:
             replies = await client.pipeline([[b"SELECT", b"%d" % db] for db in dbs])
         return {db for db, reply in zip(dbs, replies, strict=True) if not isinstance(reply, ReplyError)}
 
     async def sizes(self) -> dict[int, int]:
         """The dbs that have keys, and how many. Errors: ConnectError, ConnectionLost, ScanError."""
-        async with Client.open(self.url, name=self._title("probe"), reply_timeout=REPLY_SECONDS) as client:
+        async with Client.open(self.url, name=self.title("probe"), reply_timeout=REPLY_SECONDS) as client:
             return await databases(client)
 
     async def fence(self, wire: Wire) -> None:
         """Make sure that nothing sent on a lost connection runs later. Returns when the server has said so."""
-        process = wire.server.get("run_id", "")
-        while wire.client_id:
+        await self.fence_id(wire.client_id, wire.server.get("run_id", ""))
+
+    async def fence_id(self, client_id: int, process: str) -> None:
+        """The same for a connection that the server's process with this `run_id` has numbered so; 0: it has not."""
+        while client_id:
             await self.wait_up()
             if process and process != self.facts.run_id:
                 return  # it ended with its process; ids are given anew since
             try:
-                reply = await self.control.call(b"CLIENT", b"KILL", b"ID", b"%d" % wire.client_id)
+                reply = await self.control.call(b"CLIENT", b"KILL", b"ID", b"%d" % client_id)
             except ConnectionLost:
                 await trio.sleep(POLL_SECONDS)
                 continue
@@ -249,7 +253,7 @@ class Side:
             log.warning("%s: CLIENT LIST is refused: connections of a former proxy cannot be fenced", self.name.value)
             return
         own = b"id=%d " % control.wire.client_id
-        name = b" name=" + self._title("").encode()
+        name = b" name=" + self.title("").encode()
         for line in reply.splitlines():
             if name in line and not line.startswith(own):
                 await control.call(b"CLIENT", b"KILL", b"ID", line.split(b" ", 1)[0].removeprefix(b"id="))

@@ -15,6 +15,7 @@ import hiredis
 
 BLOCK_KEYS = 128  # the server runs one such MULTI in about 0.2 ms
 BLOCK_BYTES = 256 * 1024
+HELD_UP_MS = 3  # between the first and the last PTTL: more would show in the deadlines
 STREAMS = frozenset((15, 19, 21))  # first bytes of payloads
 WITH_FIELD_DEADLINES = frozenset((22, 23, 24, 25))
 _MULTI, _EXEC, _TIME = b"*1\r\n$5\r\nMULTI\r\n", b"*1\r\n$4\r\nEXEC\r\n", b"*1\r\n$4\r\nTIME\r\n"
@@ -78,6 +79,31 @@ def read_block(names: Sequence[bytes], *, absolute: bool, types: bool = False) -
     if absolute:
         return b"".join((_MULTI, _each(_PEXPIRETIME, names), _each(_DUMP, names), kinds, _EXEC)), replies
     return b"".join((_MULTI, _TIME, _each(_PTTL, names), _each(_DUMP, names), kinds, _EXEC)), replies + 1
+
+
+def read_apart(names: Sequence[bytes], *, absolute: bool) -> tuple[bytes, int]:
+    """As `read_block`, without the MULTI, which is a third of what the server has to do: for who finds out by other
+    means whether a key was changed meanwhile."""
+    count = len(names)
+    if absolute:
+        return b"".join((_each(_PEXPIRETIME, names), _each(_DUMP, names))), 2 * count
+    return b"".join((_TIME, _each(_PTTL, names), _TIME, _each(_DUMP, names))), 2 * count + 2
+
+
+def parse_apart(count: int, replies: Sequence[Any], *, absolute: bool) -> tuple[list[int], list[bytes | None]] | None:
+    """Deadlines in ms (-1: none) and payloads (None: no such key), as `parse_block`. None: something was refused, or
+    the deadlines cannot be told, as the server was held up meanwhile."""
+    if hiredis.ReplyError in set(map(type, replies)):
+        return None
+    if absolute:
+        return list(replies[:count]), list(replies[count:])
+    deadlines = list(replies[1 : count + 1])
+    if max(deadlines) >= 0:
+        before, after = (int(time[0]) * 1000 + int(time[1]) // 1000 for time in (replies[0], replies[count + 1]))
+        if after - before > HELD_UP_MS:
+            return None
+        deadlines = [after + left if left >= 0 else -1 for left in deadlines]
+    return deadlines, list(replies[count + 2 :])
 
 
 def parse_block(

@@ -30,7 +30,7 @@ def pins_by(running: InProcess, relay: Relay) -> None:
     proxy = running.proxy
 
     async def dial() -> Link:
-        wire = await connect(parse_url(relay.url), name=proxy.serving._title("pin"))
+        wire = await connect(parse_url(relay.url), name=proxy.serving.title("pin"))
         return Link(wire, proxy.floor, proxy.hub.lane)
 
     running.hub.pins._dial = dial

@@ -29,6 +29,7 @@ from proxy.journal import (
     Journal,
     JournalError,
     Sync,
+    crossings,
     read_segment,
     unsettled,
 )
@@ -147,6 +148,25 @@ def test_a_commit_is_one_write_to_the_operating_system(
     journal.commit()
     assert len(calls) == 1
     assert journal.size == segments(directory)[0].stat().st_size
+
+
+def test_crossings_are_known_until_they_have_ended(journal: Journal, directory: Path) -> None:
+    journal.note_crossing(1, 0, KEYS)
+    journal.note_crossing(2, 15, [b"plain"])
+    assert crossings(directory) == AWKWARD and unsettled(directory) == set()
+    journal.note_one(0, KEYS[0])  # one that is not fine
+    journal.forget_crossing(1)
+    assert crossings(directory) == {(15, b"plain")} and unsettled(directory) == {(0, KEYS[0])}
+
+
+def test_crossings_of_a_former_proxy_are_noted_again(journal: Journal, directory: Path) -> None:
+    """Also after a stop that was clean: they are marked from now on, which only the journal makes durable."""
+    journal.note_crossing(1, 0, KEYS)
+    journal.close()
+    again = Journal(directory)
+    again.open(settled=True)
+    again.close()
+    assert crossings(directory) == set() and unsettled(directory) == {(0, key) for key in KEYS}
 
 
 def test_files_are_for_their_owner_only(journal: Journal, directory: Path) -> None:

@@ -50,6 +50,19 @@ def test_a_key_that_is_found_twice_waits_once() -> None:
     assert pages.settled == TWO
 
 
+def test_a_page_that_is_copied_elsewhere_is_settled_when_it_is_closed() -> None:
+    """And when those of its keys that were added are copied."""
+    pages = Pages(Position())
+    one, two = pages.open(ONE), pages.open(TWO)
+    pages.close(two)
+    assert pages.settled == Position()
+    pages.add(one, A)
+    pages.add(one, A)
+    pages.close(one)
+    assert (pages.settled, len(pages)) == (Position(), 1)
+    assert pages.copied([A]) == 1 and pages.settled == TWO
+
+
 def checkpoint(**changes: object) -> Checkpoint:
     fields = {"plan": {"match": []}, "run_ids": ("s", "m"), "epoch": 2, "position": Position(1, "7", (0,), 5)}
     return Checkpoint(**{**fields, **changes})  # type: ignore[arg-type]

@@ -74,6 +74,34 @@ def test_what_is_of_another_type_is_as_good_as_none(rows: list[tuple[bytes, byte
     assert outcome == ([-1] * len(keys), [b"x" if kind == b"hash" else None for kind in kinds])
 
 
+@given(KEYS, st.booleans())
+def test_reads_apart(keys: list[bytes], absolute: bool) -> None:
+    """The same commands without their MULTI, and a second look at the clock behind the last PTTL."""
+    (block, _), (data, count) = (
+        read(bulk.encoded(keys), absolute=absolute) for read in (bulk.read_block, bulk.read_apart)
+    )
+    commands = decoded(data)
+    assert len(commands) == count
+    if not absolute:
+        assert commands.pop(len(keys) + 1) == [b"TIME"]
+    assert [[b"MULTI"], *commands, [b"EXEC"]] == decoded(block)
+
+
+def at(ms: int) -> list[bytes]:
+    return [b"%d" % (ms // 1000), b"%d" % (ms % 1000 * 1000)]
+
+
+def test_what_was_read_apart() -> None:
+    assert bulk.parse_apart(2, [7, -1, b"x", None], absolute=True) == ([7, -1], [b"x", None])
+    near = [at(1000), 500, -1, at(1000 + bulk.HELD_UP_MS), b"x", b"y"]
+    assert bulk.parse_apart(2, near, absolute=False) == ([1500 + bulk.HELD_UP_MS, -1], [b"x", b"y"])
+    far = [at(1000), 500, -1, at(1001 + bulk.HELD_UP_MS), b"x", b"y"]
+    assert bulk.parse_apart(2, far, absolute=False) is None
+    far[1] = -1  # no deadline, nothing to be told
+    assert bulk.parse_apart(2, far, absolute=False) == ([-1, -1], [b"x", b"y"])
+    assert bulk.parse_apart(1, [-1, hiredis.ReplyError("NOPERM")], absolute=True) is None
+
+
 def test_a_refusal_is_told() -> None:
     error = hiredis.ReplyError("NOPERM no DUMP for you")
     replies = [b"OK", b"QUEUED", error, hiredis.ReplyError("EXECABORT")]

@@ -1,0 +1,112 @@
+"""Which keys of a crossing were touched while it was open. Pure.
+
+Owns the log of what happens to keys while a ferry runs, in *ticks* of some milliseconds: the journal's entries (every
+write, before it is sent), and the keys that became clean (they were copied in the lane). A tick is settled when what
+was sent before its end has been answered by the serving side and acknowledged by the mirror side. A crossing is touched
+by every tick that was not settled when it was opened, and by every later one; and by every mark that is there at its
+end.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from proxy.dirty import DirtyKeys, Place
+from proxy.journal import BARRIER_DB, entries
+
+
+@dataclass(slots=True)
+class Tick:
+    """What happened in a short time. `written` and `cleaned` are filled from outside until the next tick begins."""
+
+    number: int
+    written: list[bytes] = field(default_factory=list)  # as the journal commits them
+    cleaned: list[Place] = field(default_factory=list)
+    _taken: int = 0
+    _places: set[Place] = field(default_factory=set)
+    _everything: bool = False  # a command that touches every key
+
+    def places(self) -> set[Place]:
+        """The keys that it knows of so far."""
+        for body in self.written[self._taken :]:
+            for place in entries(body):
+                self._places.add(place)
+                self._everything = self._everything or place[0] == BARRIER_DB
+        self._taken = len(self.written)
+        if self.cleaned:
+            self._places.update(self.cleaned)
+        return self._places
+
+    @property
+    def size(self) -> int:
+        """Bytes of what it knows, about."""
+        return sum(map(len, self.written)) + sum(len(key) for _, key in self.cleaned)
+
+    def touches(self, places: set[Place]) -> set[Place]:
+        """Which of them."""
+        found = self.places() & places
+        return places if self._everything else found
+
+
+@dataclass(frozen=True, slots=True)
+class Crossing:
+    """Keys of one db that are being copied. `page`: theirs, in the backfill's progress."""
+
+    number: int
+    db: int
+    keys: Sequence[bytes]
+    page: int
+    since: int  # the first tick that may touch it
+
+
+class Crossings:
+    """The open crossings of one ferry, and the log that they are judged by."""
+
+    def __init__(self, dirty: DirtyKeys) -> None:
+        self.open: dict[int, Crossing] = {}
+        self._dirty = dirty
+        self._ticks = deque([Tick(0)])
+        self._unsettled = 0  # the first tick that is not settled
+
+    def __repr__(self) -> str:
+        return f"<Crossings open={len(self.open)} ticks={len(self._ticks)}>"
+
+    @property
+    def size(self) -> int:
+        """Bytes of the log, about."""
+        return sum(tick.size for tick in self._ticks)
+
+    @property
+    def now(self) -> Tick:
+        """The tick that everything goes into."""
+        return self._ticks[-1]
+
+    def turn(self) -> int:
+        """Begin a new tick; the number of the one before it."""
+        last = self.now.number
+        self._ticks.append(Tick(last + 1))
+        return last
+
+    def settled(self, number: int) -> None:
+        """What was sent before the end of this tick is acknowledged."""
+        self._unsettled = number + 1
+        needed = min([crossing.since for crossing in self.open.values()], default=self._unsettled)
+        while self._ticks[0].number < needed:
+            self._ticks.popleft()
+
+    def begin(self, number: int, db: int, keys: Sequence[bytes], page: int) -> Crossing:
+        """Open a crossing: its keys are read from now on."""
+        crossing = self.open[number] = Crossing(number, db, keys, page, self._unsettled)
+        return crossing
+
+    def end(self, number: int) -> tuple[Crossing, set[Place]]:
+        """Close a crossing, all of whose writes are acknowledged; which of its keys are to be copied again."""
+        crossing = self.open.pop(number)
+        places = {(crossing.db, key) for key in crossing.keys}
+        touched = {place for place in places if place in self._dirty} if len(self._dirty) else set()
+        for tick in self._ticks:
+            if tick.number >= crossing.since:
+                touched |= tick.touches(places)
+        return crossing, touched
