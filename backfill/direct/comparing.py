@@ -189,6 +189,9 @@ class Comparison:
         self._say(f"the {which} was restarted, or is another server: the comparison begins anew{rest}")
         self._progress, self._run_ids = Progress(share=self._plan.sample, seed=self._plan.seed), run_ids
         self._patience.begin_anew()
+        await self._save()
+        if self._findings is not None:
+            self._findings.empty()
 
     @staticmethod
     async def _keep_clock(source: Pipe, target: Pipe, look: Look) -> None:
