@@ -15,7 +15,7 @@ from typing import Any
 import click
 from setproctitle import setproctitle
 
-from .cli_copy import checkpointing, code_of, run_locked, say, selecting, selection_of
+from .cli_copy import checkpointing, code_of, run_locked, say, selecting, selection_of, waiting
 from .cli_types import EXIT_DIFFERENT, fail
 from .compare import show
 from .counts import STATUSES
@@ -47,6 +47,7 @@ class SampleType(click.ParamType[tuple[float, int]]):
 @click.option("--pause", type=click.FloatRange(min=0), default=1.0, show_default=True, help="Between them, in seconds.")
 @click.option("--sample", type=SampleType(), help="Only so many keys, or this part of them, by chance.")
 @click.option("--rate", type=click.FloatRange(min=0), default=0.0, help="Keys a second at most.")
+@waiting
 @click.option("--fix", is_flag=True, help="Copy what differs to TARGET, delete what only TARGET has.")
 @click.option(
     "--findings", type=click.Path(dir_okay=False, writable=True, path_type=Path), help="All differences as JSON lines."
@@ -61,6 +62,7 @@ def compare(
     pause: float,
     sample: tuple[float, int] | None,
     rate: float,
+    patience: float,
     fix: bool,
     findings: Path | None,
     checkpoint: Path | None,
@@ -91,6 +93,7 @@ def compare(
         seed=secrets.randbits(32),
         fix=fix,
         keys_rate=rate,
+        patience=patience,
     )
     file = FindingsFile(findings) if findings is not None else None
     which = comparison_identity(plan, findings)

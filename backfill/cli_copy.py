@@ -78,6 +78,17 @@ def checkpointing(command: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
+def waiting(command: Callable[..., None]) -> Callable[..., None]:
+    """How long it tries again when a server is away."""
+    return click.option(
+        "--patience",
+        type=click.FloatRange(min=0),
+        default=60.0,
+        show_default=True,
+        help="Seconds without any progress.",
+    )(command)
+
+
 def selection_of(source: Url, target: Url, **chosen: tuple[Any, ...]) -> Selection:
     """What the options say. A db in the URLs is as good as --db. Ends the process when they contradict each other."""
     dbs = frozenset(chosen["dbs"])
@@ -121,9 +132,7 @@ def selection_of(source: Url, target: Url, **chosen: tuple[Any, ...]) -> Selecti
 )
 @click.option("--delete-extra", is_flag=True, help="Delete what the source does not have; with --mode live, always.")
 @click.option("--until-converged", is_flag=True, help="With --mode live: end when both sides are equal and at rest.")
-@click.option(
-    "--patience", type=click.FloatRange(min=0), default=60.0, show_default=True, help="Seconds without any progress."
-)
+@waiting
 @checkpointing
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def replicate(

@@ -12,6 +12,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import click
@@ -33,9 +34,12 @@ from setproctitle import setproctitle
 from backfill.cli_types import EXIT_CONNECT, EXIT_DIFFERENT, EXIT_USAGE, KINDS, UrlType, choosing_keys, fail
 from backfill.client import Client
 from backfill.compare import show
+from backfill.direct.checkpoint import CheckpointError
 from backfill.direct.selection import Selection, parse_slots
 from backfill.errors import BackfillError
-from backfill.files.exporting import ExportReport, export
+from backfill.files.export_progress import ExportFile, ExportReport, export_identity
+from backfill.files.export_progress import Progress as Begun
+from backfill.files.exporting import export, run_id_of
 from backfill.files.formats import FORMATS, Format, format_of
 from backfill.files.importing import ImportReport, Policy, Stopped, import_records
 from backfill.files.opening import STANDARD, reading, writing
@@ -46,6 +50,7 @@ from backfill.url import Url
 
 MAX_SHOWN = 20  # lines about single keys
 CLIENT_NAME = "crossfade-files"
+GO_ON = "; run the same command to go on"
 
 
 def _filters(command: Callable[..., None]) -> Callable[..., None]:
@@ -86,13 +91,15 @@ def _chosen(
     show_default=True,
     help="Write the instant at which a key expires, or the time that remains; in ms.",
 )
+@click.option("--restart", is_flag=True, help="Begin anew, whatever the checkpoint says.")
 @_filters
 def export_command(
-    source: Url, file: str, ttl: str, format_name: str | None, as_json: bool, **chosen: tuple[Any, ...]
+    source: Url, file: str, ttl: str, restart: bool, format_name: str | None, as_json: bool, **chosen: tuple[Any, ...]
 ) -> None:
     """Write the keys of SOURCE to FILE ("-": standard output; gzip if the name ends in .gz).
 
-    Every db is exported, or the one that the URL names. FILE appears when it is whole.
+    Every db is exported, or the one that the URL names. FILE appears when it is whole. Killed at any time, the same
+    command goes on where it was, but for standard output.
     """
     setproctitle(f"crossfade export {source} {click.format_filename(file)}")
     begin = time.monotonic()
@@ -100,20 +107,54 @@ def export_command(
     async def work() -> ExportReport:
         chosen["dbs"] = chosen["dbs"] or ((source.db,) if source.db else ())
         format, which = _chosen(file, format_name, **chosen)
-        async with Client.open(source, name=CLIENT_NAME) as client:
-            with writing(file) as output, _progress("export", count=True) as advance:
-                return await export(
-                    client,
-                    format.writer(),
-                    output,
-                    which,
-                    relative=ttl == Ttl.RELATIVE.value,
-                    progress=advance,
-                )
+        kept = ExportFile.of(file, export_identity(source, which, format.name, ttl))
+        with _alone(kept, restart):
+            async with Client.open(source, name=CLIENT_NAME) as client:
+                begun = Begun() if kept is None else kept.begin(run_id_of(client), _note)
+                keep = partial(_can_go_on, kept)
+                with (
+                    writing(file, length=begun.length, before=begun.report.written_bytes, keep=keep) as output,
+                    _progress("export", count=True) as tell,
+                ):
+                    relative = ttl == Ttl.RELATIVE.value
+                    return await export(
+                        client, format.writer(), output, which, begun, kept=kept, relative=relative, tell=tell
+                    )
 
     report = _run(work)
     _say(_export_document(report, file, time.monotonic() - begin), _export_lines, as_json, err=file == STANDARD)
     sys.exit(EXIT_DIFFERENT if report.failures else 0)
+
+
+@contextmanager
+def _alone(kept: ExportFile | None, restart: bool) -> Iterator[None]:
+    """As the only one that writes this file; whoever ends it early is told that the same command goes on."""
+    if kept is None:
+        yield
+        return
+    try:
+        kept.lock()
+        if restart:
+            kept.remove()
+        yield
+        kept.remove()
+    except (BackfillError, KeyboardInterrupt) as problem:
+        if isinstance(problem, KeyboardInterrupt) and kept.saved:
+            _note(f"interrupted{GO_ON}")
+        elif isinstance(problem, BackfillError) and kept.saved and not isinstance(problem, CheckpointError):
+            problem.text += GO_ON
+        raise
+    finally:
+        kept.unlock()
+
+
+def _can_go_on(kept: ExportFile | None) -> bool:
+    return kept is not None and kept.saved
+
+
+def _note(text: str) -> None:
+    """One line for whoever watches, beside the result."""
+    click.echo(f"crossfade: {text}", err=True)
 
 
 def _export_document(report: ExportReport, file: str, seconds: float) -> dict[str, Any]:
@@ -263,7 +304,7 @@ def _run(work: Callable[[], Awaitable[Any]]) -> Any:
         return trio.run(work)
     except Stopped:
         raise
-    except FileError as problem:
+    except (FileError, CheckpointError) as problem:
         _forget_output()
         fail(problem.text, EXIT_USAGE)
     except BackfillError as problem:

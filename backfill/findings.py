@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from io import FileIO
+from itertools import chain, count
 from pathlib import Path
 from typing import Any
 
@@ -68,17 +70,39 @@ class FindingsFile:
         self.size = size
 
     def put_aside(self) -> Path | None:
-        """Begin anew; where the findings so far are, if there are any. Errors: FindingsError."""
-        kept = None
-        if self.size and self._plain:
-            kept = self.path.with_name(self.path.name + ".before")
+        """Begin anew: nothing of what was found so far counts. It is kept under a name of its own, which this gives;
+        None if there is nothing. It stays in the file, too, until `empty`: so a kill in between loses nothing. Errors:
+        FindingsError."""
+        kept = self._kept() if self.size and self._plain else None
+        self.size = 0
+        return kept
+
+    def _kept(self) -> Path:
+        """A copy, whole or not there at all."""
+        new = self.path.with_name(f"{self.path.name}.before.new")
+        try:
+            with open(self.path, "rb") as source, open(new, "wb") as copy:
+                shutil.copyfileobj(source, copy)
+                copy.truncate(self.size)
+                copy.flush()
+                os.fsync(copy.fileno())
+            names = chain(["before"], (f"before.{number}" for number in count(2)))
+            paths = (self.path.with_name(f"{self.path.name}.{name}") for name in names)
+            kept = next(path for path in paths if not path.exists())
+            os.rename(new, kept)
+        except OSError as problem:
+            raise self._trouble(problem) from None
+        return kept
+
+    def empty(self) -> None:
+        """Nothing that was put aside is in the file any more. Errors: FindingsError."""
+        assert self._file is not None
+        if self._plain:
             try:
-                os.replace(self.path, kept)
+                self._file.truncate(self.size)
+                self._file.seek(self.size)
             except OSError as problem:
                 raise self._trouble(problem) from None
-        self.close()
-        self.begin()
-        return kept
 
     def _open(self, mode: str) -> None:
         try:

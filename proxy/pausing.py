@@ -4,6 +4,10 @@ Owns who waits and until when. ALL stops everybody before the next command; WRIT
 write (or publish), when its turn comes. Of two pauses the longer and the stricter hold (all versions). Those who were
 blocked before go on waiting, and time out meanwhile; a flip may happen meanwhile. Servers are not told: the proxy's own
 connections go on, so that the mirror side catches up.
+
+Since 7.0 servers let scripts and functions through that promise not to write (flags=no-writes). A script's promise
+stands in its text, which a digest names for ever; functions are asked for when one is called during a pause. A digest
+whose script the proxy has not seen waits.
 """
 
 from __future__ import annotations
@@ -15,9 +19,12 @@ from typing import TYPE_CHECKING
 
 import trio
 
-from proxy.effects.scripting import promises_no_writes
+from backfill.streams import pairs
+from proxy.effects.scripting import NO_WRITES, promises_no_writes
 from proxy.session import Command, Mode, Session
 from resp.catalog import Route, Spec
+from resp.errors import ProtocolError
+from resp.frames import decode
 
 if TYPE_CHECKING:
     from proxy.hub import Client, Hub
@@ -48,7 +55,10 @@ class Pausing:
         self.kind = Pause.NONE
         self._hub = hub
         self._until = 0.0  # of the hub's clock
-        self._held: dict[Session, None] = {}  # in order of arrival
+        self._held: dict[Session, tuple[Spec, Command]] = {}  # and at which command; in order of arrival
+        self._functions: frozenset[bytes] = frozenset()  # those that promise not to write, as far as is known
+        self._asked: tuple[int, int] | None = None  # in this pause, for them: which question, in which epoch
+        self._questions = 0
         self._news = trio.Event()
 
     def __repr__(self) -> str:
@@ -78,6 +88,7 @@ class Pausing:
     def end(self) -> None:
         """CLIENT UNPAUSE, or the time is over: who was stopped goes on, first come, first served."""
         self.kind, self._until = Pause.NONE, 0.0
+        self._functions, self._asked = frozenset(), None
         self._hub.screen_writes()
         held, self._held = self._held, {}
         for session in held:
@@ -98,7 +109,7 @@ class Pausing:
         if not self.kind or not self._may_write(session, spec, args):
             return False
         session.mode = Mode.HELD
-        self._held[session] = None
+        self._held[session] = spec, args
         return True
 
     def left(self, session: Session) -> None:
@@ -116,10 +127,41 @@ class Pausing:
             return False
         if not spec.known:
             return spec.name in self._hub.router.catalog.server
-        since_7 = self._hub.roles.serving_facts.version[1:] >= (7, 0)
-        if since_7 and spec.name == b"EVAL" and len(args) > 1:
-            return not promises_no_writes(args[1])
-        return not (since_7 and spec.name in SCRIPTS)
+        if self._hub.roles.serving_facts.version[1:] < (7, 0):
+            return True
+        promises = PROMISES.get(spec.name)
+        if promises is not None and len(args) > 1:
+            return not promises(self, args[1])
+        return spec.name not in SCRIPTS
+
+    # -- promises not to write -----------------------------------------------------------------------------------
+
+    def _by_digest(self, digest: bytes) -> bool:
+        return promises_no_writes(self._hub.recorder.scripts.body(digest))
+
+    def _by_function(self, name: bytes) -> bool:
+        """Not before the server has told; nobody can change what it tells, as that waits, too."""
+        epoch = self._hub.roles.epoch
+        if self._asked is None or self._asked[1] != epoch:
+            self._questions += 1
+            asked = self._asked = self._questions, epoch
+            self._functions = frozenset()
+            self._hub.lane.call(0, [[b"FUNCTION", b"LIST"]], lambda frame: self._told(asked, frame))
+        return name.lower() in self._functions
+
+    def _told(self, asked: tuple[int, int], frame: bytes | None) -> None:
+        """Which functions there are: who was stopped without need goes on."""
+        if asked != self._asked or asked[1] != self._hub.roles.epoch:
+            return  # that pause is over, or that server serves no more
+        if frame is None:  # lost: the next call asks again
+            self._asked = None
+            return
+        self._functions = _without_writes(frame)
+        for session, (spec, args) in list(self._held.items()):
+            if not self._may_write(session, spec, args):
+                del self._held[session]
+                session.mode = Mode.READY if session.pin is None else Mode.PINNED
+                session.resume_or_break()
 
     async def run(self, flush: Callable[[], None]) -> None:
         """Ends a pause when its time is over."""
@@ -130,3 +172,21 @@ class Pausing:
             pause = min(self.seconds_left, LONGEST_SLEEP) if self.kind else float("inf")
             with trio.move_on_after(pause):
                 await self._news.wait()
+
+
+PROMISES: dict[bytes, Callable[[Pausing, bytes], bool]] = {
+    b"EVAL": lambda pausing, script: promises_no_writes(script),
+    b"EVALSHA": Pausing._by_digest,
+    b"FCALL": Pausing._by_function,
+}
+
+
+def _without_writes(frame: bytes) -> frozenset[bytes]:
+    """The names of the functions that promise not to write, in small letters as servers compare them: from the reply of
+    an EXEC with FUNCTION LIST. None, where the server does not tell."""
+    try:
+        (libraries,) = decode(frame)
+        functions = [pairs(each) for library in libraries for each in pairs(library)[b"functions"]]
+        return frozenset(each[b"name"].lower() for each in functions if NO_WRITES in each[b"flags"])
+    except (AttributeError, KeyError, TypeError, ValueError, ProtocolError):
+        return frozenset()

@@ -51,6 +51,10 @@ class Scripts:
         if len(self._used) > MAX_SCRIPTS:
             self._used.popitem(last=False)
 
+    def body(self, digest: bytes) -> bytes:
+        """What the digest stands for; nothing where that was not seen, or is too long to be kept."""
+        return self._bodies.get(digest.lower(), b"")
+
     def bodies(self) -> list[bytes]:
         """What a mirror side that has restarted must be told again."""
         return [body for body in self._bodies.values() if body]

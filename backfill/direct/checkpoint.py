@@ -60,6 +60,8 @@ class Saved:
 class CheckpointFile:
     """A file that is always whole, and whose owner is alone. `what` it is of: a word for people."""
 
+    elsewhere = " (choose another place with --checkpoint FILE)"
+
     def __init__(self, path: Path, what: str) -> None:
         self.path = path
         self.what = what
@@ -87,9 +89,7 @@ class CheckpointFile:
                 f"the same {self.what} is running already (it has locked {self._lock_path})"
             ) from None
         except OSError as error:
-            raise CheckpointError(
-                f"cannot write to {self.path.parent}: {error.strerror} (choose another place with --checkpoint FILE)"
-            ) from None
+            raise CheckpointError(f"cannot write to {self.path.parent}: {error.strerror}{self.elsewhere}") from None
 
     @property
     def _new_path(self) -> Path:

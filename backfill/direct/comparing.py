@@ -24,16 +24,18 @@ import trio
 from resp.encode import encode
 
 from ..compare import FOOTER_BYTES, Status
+from ..errors import BackfillError
 from ..findings import Finding, FindingsFile
 from ..scan import START
 from ..url import Url
 from . import bulk
-from .comparing_progress import ComparisonFile, Page, Progress, Report, Saved, Stage
+from .comparing_progress import ComparisonFile, Page, Progress, Report, Stage
 from .copier import BUDGET_BYTES, GROUP_BYTES, GROUP_KEYS, KEY_BYTES, PAGED_BYTES, Copier
 from .limits import Budget, Rate
 from .looking import Look, by_db
 from .nurseries import open_nursery
 from .pages import BigKeys
+from .patience import TROUBLE, Patience
 from .pipe import Pipe, Ticket
 from .selection import Selection
 from .sides import Facts, expect, fence, keyspace, learn, shift_between
@@ -64,6 +66,7 @@ class ComparePlan:
     seed: int = 0
     fix: bool = False
     keys_rate: float = 0.0
+    patience: float = 60.0  # without any progress, once both servers were there
 
 
 @dataclass(slots=True)
@@ -92,9 +95,10 @@ class Comparison:
         self._checkpoint, self._findings, self._say = checkpoint, findings, say
         self._began = time.monotonic()
         self._progress = Progress(share=plan.sample, seed=plan.seed)
-        self._saved: Saved | None = None
-        self._run_ids: tuple[str, str] | None = None
+        self._run_ids: tuple[str, str] | None = None  # of the processes that the progress is of
         self._fences: list[int] = []  # ids of our connections to the target
+        self._connected = False
+        self._patience = Patience(plan.patience, say)
         self._one_save = trio.Lock()
 
     def __repr__(self) -> str:
@@ -108,14 +112,14 @@ class Comparison:
         """All of it. Errors: ConnectError, ConnectionLost, ServerRefuses, CheckpointError, FindingsError."""
         self._load()
         try:
-            await self._run()
+            await self._attempts_until_done()
             self.report.complete = True
         finally:
             self.report.seconds = round(time.monotonic() - self._began, 3)
             self._end()
 
     def _load(self) -> None:
-        saved = self._saved = self._checkpoint.load() if self._checkpoint is not None else None
+        saved = self._checkpoint.load() if self._checkpoint is not None else None
         if self._findings is not None:
             if saved is None:
                 self._findings.begin()
@@ -123,19 +127,31 @@ class Comparison:
                 self._findings.go_on(saved.findings_bytes)
         if saved is not None:
             assert self._checkpoint is not None
-            self._progress = saved.progress
+            self._progress, self._run_ids, self._fences = saved.progress, saved.run_ids, saved.client_ids
             when = time.strftime("%Y-%m-%d %H:%M", time.localtime(saved.at))
             told = f"{self.report.checked:,} keys were compared before (--restart begins anew)"
             self._say(f"going on from the checkpoint {self._checkpoint.path} of {when}: {told}")
 
-    async def _run(self) -> None:
+    async def _attempts_until_done(self) -> None:
+        while True:
+            try:
+                return await self._attempt()
+            except TROUBLE as problem:
+                trouble: BackfillError = problem
+            if not self._connected:
+                raise trouble
+            await self._patience.again(trouble, self._progress.reached)
+
+    async def _attempt(self) -> None:
         plan = self._plan
+        self._progress.go_back()
         async with (
             Pipe.open(plan.source.with_db(0), name="crossfade-compare") as source,
             Pipe.open(plan.target.with_db(0), name="crossfade-compare") as target,
         ):
             facts = await learn(source), await learn(target)
             await self._same_processes(target, facts)
+            self._connected = True
             self._fences.append(target.wire.client_id)
             look = Look(
                 (plan.source, plan.target),
@@ -158,21 +174,24 @@ class Comparison:
                 nursery.cancel_scope.cancel()
 
     async def _same_processes(self, target: Pipe, facts: tuple[Facts, Facts]) -> None:
-        """Fence what a killed run left behind; begin anew where a server is not the one that it was."""
-        run_ids = self._run_ids = facts[0].run_id, facts[1].run_id
-        saved = self._saved
-        if saved is None:
-            return
-        if saved.run_ids[1] == run_ids[1]:
-            for client_id in saved.client_ids:
+        """Fence what earlier connections left behind; begin anew where a server is not the one that it was."""
+        before, run_ids = self._run_ids, (facts[0].run_id, facts[1].run_id)
+        if before is not None and before[1] == run_ids[1]:
+            for client_id in self._fences:
                 await fence(target, client_id)
-        if saved.run_ids == run_ids:
+        self._fences.clear()
+        if before is None or before == run_ids:
+            self._run_ids = run_ids
             return
-        which = "source" if saved.run_ids[0] != run_ids[0] else "target"
+        which = "source" if before[0] != run_ids[0] else "target"
         kept = self._findings.put_aside() if self._findings is not None else None
         rest = f" (what was found so far is in {kept})" if kept is not None else ""
         self._say(f"the {which} was restarted, or is another server: the comparison begins anew{rest}")
-        self._progress = Progress(share=self._plan.sample, seed=self._plan.seed)
+        self._progress, self._run_ids = Progress(share=self._plan.sample, seed=self._plan.seed), run_ids
+        self._patience.begin_anew()
+        await self._save()
+        if self._findings is not None:
+            self._findings.empty()
 
     @staticmethod
     async def _keep_clock(source: Pipe, target: Pipe, look: Look) -> None:
@@ -287,6 +306,9 @@ class _Run:
         options = selection.scan_options()
         types = selection.types if len(selection.types) > 1 else frozenset()
         while True:
+            if self._progress.suspected >= MAX_SUSPECTS:
+                await self._wait_idle()
+                await self._second_look()
             command = encode([b"SCAN", cursor, *options, b"COUNT", b"%d" % COUNT])
             cursor, keys = expect((await pipe.send(command, 1, db).wait())[0], "SCAN")
             keys = self._sampled(selection.filter(keys))
@@ -298,9 +320,6 @@ class _Run:
                 await self._rate.take(len(keys))
                 await take(page, keys)
             self._progress.looked_at(page)
-            if self._progress.suspected >= MAX_SUSPECTS:
-                await self._wait_idle()
-                await self._second_look()
             if cursor == START:
                 return
 

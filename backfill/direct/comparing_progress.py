@@ -117,6 +117,15 @@ class Progress:
         self.report.fixed += len(self.mending) - left
         self.mending = []
 
+    @property
+    def reached(self) -> tuple[int, ...]:
+        """How far it is: more of it is progress."""
+        return list(Stage).index(self.stage), self.report.checked, self.position.scanned, self.report.fixed
+
+    def go_back(self) -> None:
+        """What was not looked at is to be scanned again."""
+        self.pages.clear()
+
     def go_on(self) -> None:
         """To the next stage."""
         self.stage, self.position = NEXT[self.stage], Position()

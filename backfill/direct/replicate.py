@@ -18,7 +18,7 @@ from typing import Any
 
 import trio
 
-from ..errors import BackfillError, ConnectError, ConnectionLost, ServerRefuses
+from ..errors import BackfillError
 from ..url import Url
 from .checkpoint import Checkpoint
 from .copier import Copier
@@ -27,6 +27,7 @@ from .limits import Rate
 from .live import Following, Known
 from .nurseries import open_nursery
 from .pages import BigKeys
+from .patience import TROUBLE, Patience
 from .pipe import Pipe
 from .selection import Selection
 from .sides import Facts, fence, keyspace, learn, shift_between
@@ -37,7 +38,6 @@ SAVE_S = 1.0
 CLOCK_S = 10.0
 CHECK_S = 0.1  # how often a live copy looks whether it has converged
 QUIET_S = 1.0  # without a change, after which --until-converged ends
-BACKOFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 FAR_FEWER = 0.5  # a source that comes back with less than this part of its keys: deletions are refused
 MAX_SHOWN = 20
 WHAT_IT_LOST = {"source": "; what it lost by that may be on the target, which --delete-extra mends"}
@@ -98,7 +98,7 @@ class Replication:
         self._fences: list[int] = []  # ids of our connections to the target
         self._connected = False
         self._attempts = 0
-        self._reached = -1  # the most that an attempt has; to copy the same keys again is no progress
+        self._patience = Patience(plan.patience, say)
         self._scanned = False  # live: this attempt has been through all keys
         self._feed_name = ""
 
@@ -141,26 +141,16 @@ class Replication:
     # -- attempts --------------------------------------------------------------------------------------------------
 
     async def _attempts_until_done(self) -> None:
-        since, failures = trio.current_time(), 0
         while True:
             try:
                 return await self._attempt()
-            except (ConnectionLost, ConnectError) as problem:
+            except TROUBLE as problem:
                 trouble: BackfillError = problem
-            except ServerRefuses as problem:
-                if not problem.passing:
-                    raise
-                trouble = problem
             if not self._connected:
                 raise trouble
-            now, reached = trio.current_time(), self.tally.reached
-            if reached > self._reached or self._scanned:
-                self._reached, since, failures = reached, now, 0
-            if now - since > self._plan.patience:
-                raise trouble
-            self._say(f"{trouble.text}; trying again")
-            await trio.sleep(BACKOFF_S[min(failures, len(BACKOFF_S) - 1)])
-            failures += 1
+            if self._scanned:
+                self._patience.begin_anew()
+            await self._patience.again(trouble, (self.tally.reached,))
 
     async def _attempt(self) -> None:
         plan = self._plan
@@ -213,7 +203,7 @@ class Replication:
             self.tally.note(f"the {which} was restarted meanwhile: the copy began anew{WHAT_IT_LOST.get(which, '')}")
             self._shrunk = self._shrunk or (which == "source" and size < self._size * FAR_FEWER)
             self.tally.begin_again()
-            self._reached = -1
+            self._patience.begin_anew()
         if self._run_ids is not None and self._run_ids[1] == run_ids[1]:
             for client_id in self._fences:
                 await fence(target, client_id)

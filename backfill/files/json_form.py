@@ -65,6 +65,9 @@ class JsonWriter:
     def head(self) -> bytes:
         return b"" if self._lines else b"["
 
+    def go_on(self, keys: int) -> None:
+        self._any = keys > 0
+
     def tail(self) -> bytes:
         return b"" if self._lines else b"\n]\n"
 

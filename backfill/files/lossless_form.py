@@ -48,6 +48,9 @@ class LosslessWriter:
     def head(self) -> bytes:
         return HEAD
 
+    def go_on(self, keys: int) -> None:
+        self._keys = keys
+
     def tail(self) -> bytes:
         return b'{"crossfade": "end", "keys": %d}\n' % self._keys
 

@@ -1,7 +1,7 @@
 """Owns files: reading and writing them in chunks, gzip by name, standard streams for `-`.
 
 A door. A file that is written appears under its name only when it is whole: until then it is `NAME.part`, which a later
-run overwrites.
+run overwrites, or goes on with.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ import os
 import stat
 import sys
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 from .records import FileError
 
@@ -88,12 +88,20 @@ def reading(name: str) -> Iterator[Input]:
 
 
 class Output:
-    """A file that is written. Errors of `write`: FileError."""
+    """A file that is written. `before`: bytes that an earlier run wrote, before compression. Errors: FileError."""
 
-    def __init__(self, name: str, file: IO[bytes]) -> None:
+    def __init__(self, name: str, raw: IO[bytes], *, before: int = 0) -> None:
         self._name = name
-        self._file = file
-        self.bytes = 0  # before compression
+        self._raw = raw
+        self._packed = name.lower().endswith(".gz")
+        self._file = self._begin()
+        self.bytes = before  # before compression
+
+    def _begin(self) -> IO[bytes]:
+        if not self._packed:
+            return self._raw
+        member = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=self._raw, mtime=0)
+        return cast("IO[bytes]", member)
 
     def write(self, data: bytes) -> None:
         try:
@@ -102,44 +110,69 @@ class Output:
             raise _cannot_write(self._name, problem) from None
         self.bytes += len(data)
 
+    def sync(self) -> int:
+        """What was written is on the disk and stands by itself, as a gzip member of its own; the length of the file up
+        to there. Takes its time."""
+        try:
+            self.end()
+            os.fsync(self._raw.fileno())
+            length = self._raw.tell()
+            self._file = self._begin()
+        except OSError as problem:
+            raise _cannot_write(self._name, problem) from None
+        return length
+
+    def end(self) -> None:
+        """All of it is given to the system. Errors: OSError."""
+        if self._packed:
+            self._file.close()
+        self._raw.flush()
+
 
 def _cannot_write(name: str, problem: OSError) -> FileError:
     target = "standard output" if name == STANDARD else name
     return FileError(f"cannot write {target}: {problem.strerror or problem}")
 
 
+def part_of(name: str) -> str:
+    """The file's name until it is whole."""
+    return f"{name}.part"
+
+
 @contextmanager
-def writing(name: str) -> Iterator[Output]:
-    """A file to write, there only once the block has ended well. Errors: FileError."""
+def writing(
+    name: str, *, length: int = 0, before: int = 0, keep: Callable[[], bool] = lambda: False
+) -> Iterator[Output]:
+    """A file to write, there only once the block has ended well. `length`: go on behind so many bytes of what an
+    earlier run has left, which were `before` bytes before compression. `keep`: whether what is written is left to a
+    later run when the block ends otherwise. Errors: FileError."""
     if name == STANDARD:
-        output = Output(name, sys.stdout.buffer)
-        yield output
+        yield Output(name, sys.stdout.buffer)
         try:
             sys.stdout.buffer.flush()
         except OSError as problem:
             raise _cannot_write(name, problem) from None
         return
     special = os.path.exists(name) and not os.path.isfile(name)  # a pipe, /dev/null: there is nothing to rename
-    part = name if special else f"{name}.part"
+    part = name if special else part_of(name)
     try:
-        raw = open(part, "wb")  # noqa: SIM115  closed below
+        raw = open(part, "r+b" if length else "wb")  # noqa: SIM115  closed below
     except OSError as problem:
         raise _cannot_write(name, problem) from None
     try:
         with raw:
-            file: IO[bytes] = raw
-            if name.lower().endswith(".gz"):
-                file = gzip.GzipFile(filename="", mode="wb", compresslevel=6, fileobj=raw, mtime=0)  # type: ignore[assignment]
-            yield Output(name, file)
-            if file is not raw:
-                file.close()
-            raw.flush()
+            if length:
+                raw.truncate(length)
+                raw.seek(length)
+            output = Output(name, raw, before=before)
+            yield output
+            output.end()
             if not special:
                 os.fsync(raw.fileno())
         if not special:
             os.replace(part, name)
     except BaseException as problem:
-        if not special:
+        if not special and not keep():
             with suppress(OSError):
                 os.unlink(part)
         if isinstance(problem, OSError):

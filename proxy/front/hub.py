@@ -10,6 +10,7 @@ import logging
 import os
 import socket
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, cast
 
 import trio
@@ -54,6 +55,32 @@ class FrontClient(Session):
         return self.sock, unsent
 
 
+class Reserve:
+    """Descriptors that are kept for a new trunk, which takes two until the owner has its end: a front that may open no
+    more files, as each of its guests costs one, would otherwise end with the trunk."""
+
+    COUNT = 2
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor  # any that is open
+        self._kept: list[int] = []
+        self.fill()
+
+    def __repr__(self) -> str:
+        return f"<Reserve of {len(self._kept)}>"
+
+    def fill(self) -> None:
+        """As far as there are any."""
+        with suppress(OSError):
+            while len(self._kept) < self.COUNT:
+                self._kept.append(os.dup(self._descriptor))
+
+    def give(self) -> None:
+        """They are free for whoever opens something now."""
+        while self._kept:
+            os.close(self._kept.pop())
+
+
 class FrontHub:
     """All of one front."""
 
@@ -79,6 +106,7 @@ class FrontHub:
         self.local = Local(cast("Hub", self))
         self.router = FrontRouter(self, Catalog.default(), self.local)
         self._channel = Channel(channel, self.floor, self._heard, self._owner_gone)
+        self._reserve = Reserve(channel.fileno())
         self._loss: LaneLoss | None = None
         self._lost_event = trio.Event()
 
@@ -123,11 +151,14 @@ class FrontHub:
             self.open_trunk()
 
     def open_trunk(self) -> None:
-        """Connect to the owner, and send again what a lost connection has not answered."""
+        """Connect to the owner, and send again what a lost connection has not answered. Errors: OSError, when there are
+        too many open files."""
+        self._reserve.give()
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, BUFFER_BYTES)
         self._channel.send({"is": "trunk"}, theirs)
+        self._reserve.fill()
         link = Link(Wire(ours), self.floor, self.lane, db=self._db)
         link.dbs = self._dbs | {session.db for session in self.sessions.values()}
         self.lane.attach(link)
@@ -138,6 +169,7 @@ class FrontHub:
 
     def _lost(self, loss: LaneLoss) -> None:
         """The owner closed the trunk, as a server does with a client: because of a write whose outcome is unknown."""
+        self._reserve.fill()  # with the descriptor of the trunk, before a new client takes it
         self._pause(DOWN)
         self._resume(FULL)
         self._loss = loss

@@ -51,6 +51,24 @@ def test_a_file_that_is_not_what_it_was(tmp_path: Path) -> None:
         FindingsFile(tmp_path / "no" / "file").begin()
 
 
+def test_nothing_is_lost_when_all_begins_anew(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    file = FindingsFile(path)
+    file.begin()
+    assert file.put_aside() is None  # there is nothing
+    file.empty()
+    for number, name in enumerate(["f.before", "f.before.2", "f.before.3"]):
+        file.tell([ONE] * (number + 1))
+        size = file.size
+        assert file.put_aside() == tmp_path / name
+        assert path.stat().st_size == (tmp_path / name).stat().st_size == size > file.size == 0
+        file.empty()
+        assert path.stat().st_size == 0
+    file.tell([OTHER])
+    file.close()
+    assert [len(found.read_text().splitlines()) for found in sorted(tmp_path.iterdir())] == [1, 1, 2, 3]
+
+
 def test_a_full_disk(tmp_path: Path) -> None:
     """What could not be written whole does not count."""
     file = FindingsFile(Path("/dev/full"))
@@ -70,6 +88,7 @@ def test_a_pipe_is_written_on(tmp_path: Path) -> None:
     file.tell([ONE])
     file.sync()
     assert file.put_aside() is None
+    file.empty()
     file.tell([ONE])
     file.close()
     assert len(os.read(reading, 1000).splitlines()) == 2

@@ -61,6 +61,8 @@ PROGRESS = "backfill.direct.comparing_progress:Progress"
 LOOK = "backfill.direct.looking:Look.differences"
 TELL = "backfill.findings:FindingsFile.tell"
 WRITE = "backfill.direct.checkpoint:CheckpointFile.write"
+KEPT = "backfill.findings:FindingsFile._kept"
+EMPTY = "backfill.findings:FindingsFile.empty"
 ADD = "backfill.direct.copier:Copier.look_and_add"
 POINTS = [
     (f"{PROGRESS}.looked_at", "after", 5),
@@ -176,6 +178,31 @@ def test_another_command_does_not_go_on(server_pool: Pool, tmp_path: Path, monke
     result = run_here(monkeypatch, *words, "--restart", "--json")
     assert (result.code, result.json["missing"], len(findings.read_text().splitlines())) == (0, 300, 300)
     assert "going on" not in result.err and not place.exists()
+
+
+def test_restarted_again_and_again(start_server: Callable[..., Server], server_82: Server, tmp_path: Path) -> None:
+    """Whatever was found before is in a file of its own, also after kills while it is put there."""
+    source = start_server("redis-6.2", config={"appendonly": "yes"})
+    preload(source, 500, short_ttls=False)
+    findings = tmp_path / "findings.jsonl"
+    words = ["compare", source.url, server_82.url, "--state-dir", str(tmp_path / "state"), "--rounds", "1"]
+    words += ["--fix", "--findings", str(findings)]
+    kill_at(ADD, "before", 1, *words)
+    first = told(findings)
+    source.restart()
+    for place in (KEPT, "backfill.findings:FindingsFile.put_aside"):
+        kill_at(place, "after", 1, *words)
+    for when in ("before", "after"):
+        kill_at(EMPTY, when, 1, *words)
+        source.restart()
+    kill_at(ADD, "before", 2, *words)
+    second = told(findings)
+    source.restart()
+    result = run_crossfade(*words, "--json")
+    assert result.json["missing"] == result.json["fixed"] == len(told(findings)), str(result)
+    assert set(told(findings).values()) == {1}
+    kept = [told(path) for path in tmp_path.glob("findings.jsonl.before*")]
+    assert first and second and first in kept and second in kept, sorted(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("side", [0, pytest.param(1, marks=pytest.mark.slow)], ids=["source", "target"])

@@ -23,9 +23,9 @@ from click.testing import CliRunner, Result
 
 from backfill import cli_files
 from backfill.client import Client, command_names
-from backfill.files import big_keys, exporting, json_read, reading, records
+from backfill.files import big_keys, export_progress, json_read, reading, records
 from backfill.files.formats import FORMATS
-from backfill.scan import scan
+from backfill.scan import scan_page
 from backfill.url import parse_url
 from crossfade import main
 from resp.slots import key_slot
@@ -604,13 +604,13 @@ def test_a_target_that_goes_away(start_server: Callable[..., Server], server_62:
 
 def test_a_key_that_scan_returns_twice_is_exported_once() -> None:
     """As when the server's table shrinks; for a while, as memory is bounded."""
-    recent = exporting.Recent()
+    recent = export_progress.Recent()
     assert recent.fresh([b"a", b"b", b"a"]) == [b"a", b"b"]
     assert recent.fresh([b"c", b"b"]) == [b"c"]
-    for number in range(exporting.RECENT_KEYS):
+    for number in range(export_progress.RECENT_KEYS):
         recent.fresh([b"%d" % number])
     assert recent.fresh([b"a", b"99999"]) == []
-    for number in range(exporting.RECENT_KEYS, 2 * exporting.RECENT_KEYS):
+    for number in range(export_progress.RECENT_KEYS, 2 * export_progress.RECENT_KEYS):
         recent.fresh([b"%d" % number])
     assert recent.fresh([b"a"]) == [b"a"], "forgotten"
 
@@ -620,18 +620,17 @@ def test_a_shrinking_table(server_62: Server, folder: Path) -> None:
     with server_62.client() as client:
         client.mset({f"stays:{number}": "v" for number in range(300)})
         client.mset({f"goes:{number}": "v" for number in range(20_000)})
-        pages = scan
+        count = 0
 
         async def shrinking(*args: Any, **options: Any) -> Any:
-            count = 0
-            async for page in pages(*args, **options):
-                yield page
-                count += 1
-                if count == 4:
-                    client.delete(*(f"goes:{number}" for number in range(20_000)))
+            nonlocal count
+            count += 1
+            if count == 5:
+                client.delete(*(f"goes:{number}" for number in range(20_000)))
+            return await scan_page(*args, **options)
 
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("backfill.files.exporting.scan", shrinking)
+            patch.setattr("backfill.files.exporting.scan_page", shrinking)
             crossfade("export", server_62.url, folder / "x.jsonl")
     keys = [json.loads(line)["key"] for line in (folder / "x.jsonl").read_text().splitlines()]
     assert len(keys) == len(set(keys))

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import pytest
 
 from proxy.hub import FLIP
-from tests.proxy.stage import NIL, NIL_ARRAY, OK, ONE, QUEUED, Client, Stage, array, bulk
+from tests.proxy.stage import ERROR, NIL, NIL_ARRAY, OK, ONE, QUEUED, Client, Stage, array, bulk
 
 MS = 0.001
 
@@ -63,6 +65,107 @@ def test_which_ones_wait(stage: Stage, command: str | list[bytes], waits: bool) 
     assert (stage.lane.got() == []) is waits
     over(stage, 1000)
     assert bool(stage.lane.got()) is waits
+
+
+READS = b"#!lua flags=allow-stale,no-writes\nreturn 1"
+DIGEST = hashlib.sha1(READS, usedforsecurity=False).hexdigest()
+
+
+@pytest.fixture
+def since_7(stage: Stage) -> Stage:
+    stage.roles.serving_facts.version = ("redis", 7, 0)
+    stage.hub.watch._switched_on()
+    return stage
+
+
+@pytest.mark.parametrize("version", [(6, 2), (7, 0)])
+@pytest.mark.parametrize("seen_in", [b"EVAL", b"SCRIPT LOAD"])
+def test_a_digest_stands_for_a_script(stage: Stage, version: tuple[int, int], seen_in: bytes) -> None:
+    """One that promises not to write does not wait, once it was seen; others do."""
+    stage.roles.serving_facts.version = ("redis", *version)
+    stage.hub.watch._switched_on()
+    stage.hub.recorder.scripts.learn(seen_in, [b"SCRIPT", READS, READS], ok=True)
+    paused(stage, "1000 WRITE")
+    stage.client().says(f"EVALSHA {DIGEST.upper()} 0")
+    stage.client().says(f"EVALSHA {'a' * 40} 0")
+    assert len(stage.lane.got()) == (version >= (7, 0))
+    over(stage, 1000)
+
+
+def functions(*libraries: dict[str, str]) -> bytes:
+    """An EXEC's reply with that to FUNCTION LIST: the flags of each function."""
+    found = []
+    for library in libraries:
+        rows = [
+            array(*map(bulk, ("name", name, "description")), NIL, bulk("flags"), array(*map(bulk, flags.split())))
+            for name, flags in library.items()
+        ]
+        found.append(array(*map(bulk, ("library_name", "l", "engine", "LUA", "functions")), array(*rows)))
+    return array(array(*found))
+
+
+def test_functions_that_promise_not_to_write(since_7: Stage) -> None:
+    """The server is asked once; who waits meanwhile goes on, or does not."""
+    stage = since_7
+    paused(stage, "1000 WRITE")
+    clients = [stage.client() for _ in range(4)]
+    for client, words in zip(clients, ("SET a 1", "FCALL Reads 0", "FCALL writes 0", "FCALL nosuch 0"), strict=True):
+        client.says(words, "GET b")
+    assert stage.lane.got() == ["MULTI", "FUNCTION LIST", "EXEC"]
+    stage.lane.answers(OK, QUEUED, functions({"writes": "allow-oom"}, {"READS": "allow-stale no-writes"}))
+    assert stage.lane.got() == ["FCALL Reads 0", "GET b"]
+    stage.client().says("FCALL reads 0", "FCALL writes 0")
+    assert stage.lane.got() == ["FCALL reads 0"]
+    over(stage, 1000)
+    assert [text for text in stage.lane.got() if text != "GET b"] == [
+        "SET a 1", "FCALL writes 0", "FCALL nosuch 0", "FCALL writes 0"
+    ]  # fmt: skip
+    paused(stage, "1000 WRITE")
+    stage.client().says("FCALL reads 0")
+    assert stage.lane.got() == ["MULTI", "FUNCTION LIST", "EXEC"]
+
+
+def test_a_server_that_does_not_tell_its_functions(since_7: Stage) -> None:
+    stage = since_7
+    for answer in (array(ERROR), ERROR, array(array(bulk("x"))), NIL_ARRAY):
+        paused(stage, "1000 WRITE")
+        client = stage.client()
+        client.says("FCALL reads 0")
+        stage.lane.answers(OK, QUEUED, answer)
+        assert stage.lane.got() == ["MULTI", "FUNCTION LIST", "EXEC"]
+        over(stage, 1000)
+        assert stage.lane.got() == ["FCALL reads 0"]
+        stage.lane.answers(ONE)
+
+
+def test_what_is_told_after_the_pause_counts_no_more(since_7: Stage) -> None:
+    stage = since_7
+    paused(stage, "1000 WRITE")
+    stage.client().says("FCALL reads 0")
+    over(stage, 1000)
+    paused(stage, "1000 WRITE")
+    stage.client().says("FCALL reads 0")
+    answer = functions({"reads": "no-writes"})
+    asked = ["MULTI", "FUNCTION LIST", "EXEC"]
+    assert stage.lane.got() == [*asked, "FCALL reads 0", *asked]
+    stage.lane.answers(OK, QUEUED, answer)
+    assert stage.lane.got() == []
+    stage.lane.answers(ONE)
+    stage.lane.answers(OK, QUEUED, answer)
+    assert stage.lane.got() == ["FCALL reads 0"]
+
+
+def test_in_a_transaction_too(since_7: Stage) -> None:
+    stage = since_7
+    paused(stage, "1000 WRITE")
+    client = stage.client()
+    client.says("MULTI", "FCALL reads 0", "EXEC")
+    assert stage.lane.got() == ["MULTI", "FUNCTION LIST", "EXEC"]
+    pin = stage.pin
+    assert pin.got() == ["MULTI"]
+    pin.answers(OK)
+    stage.lane.answers(OK, QUEUED, functions({"reads": "no-writes"}))
+    assert pin.got() == ["FCALL reads 0", "EXEC"]
 
 
 def test_everybody_waits(stage: Stage) -> None:
