@@ -248,7 +248,7 @@ def report(rounds: list[Round], facts: dict[str, str], command: str, load: Load)
 
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--keys", type=click.IntRange(1000), default=300_000, show_default=True)
+@click.option("--keys", type=click.IntRange(1000), default=1_000_000, show_default=True)
 @click.option("--rate", type=click.IntRange(1), default=5000, show_default=True, help="Commands per second meanwhile.")
 @click.option("--rounds", type=click.IntRange(1), default=4, show_default=True)
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False), default=ROOT / "docs" / "beside.md")
