@@ -145,7 +145,9 @@ class Rig:
         hub.lane.on_frames([self._case.answer] * self.commands)
         hub.flush()
         if hub.mirror.queued:
-            hub.mirror.on_frames([frame for frame in self._case.mirrored for _ in range(self._case.pipeline)] * CLIENTS)
+            together = CLIENTS if self._case.pipeline == 1 else self._case.pipeline  # all guards, then all effects
+            frames = [frame for frame in self._case.mirrored for _ in range(together)]
+            hub.mirror.on_frames(frames * (self.commands // together))
         hub.flush()
         assert hub.lane.idle and hub.mirror.idle and not hub.repair.keys.dirty, hub
 

@@ -58,11 +58,11 @@ class Express:
             lane.read(session, data)
         elif route is WRITE and not (spec.rewritten or hub.screens_writes or hub.waiters.keys):
             session.last_at = now = hub.clock()
-            if spec.one_key and len(args) > 1:
-                hub.note_key(args[1], session.db)
+            if spec.one_key and spec.rule is not None and (proof := spec.rule.proofs[len(args)]) is not None:
+                lane.single(session, spec, args, data, now, args[1], proof)
             else:
                 hub.note(spec, args, session.db)
-            lane.write(session, spec, args, data, now)
+                lane.write(session, spec, args, data, now)
         else:
             return False
         session.last_command = args

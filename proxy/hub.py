@@ -193,17 +193,21 @@ class Hub:
             if journal is not None:
                 journal.note_barrier(spec.name)
 
-    def note_key(self, key: bytes, db: int) -> None:
-        """The same for a write that has just this key."""
-        self.watch.written.add(key)
-        if self.journal is not None:
-            self.journal.note_one(db, key)
-
     def note_keys(self, keys: Sequence[bytes], db: int) -> None:
         """The same for writes that have just these keys."""
         self.watch.written.update(keys)
         if self.journal is not None:
             self.journal.note_many(db, keys)
+
+    def _note_singles(self) -> None:
+        """The same for the lane's `unnoted`, together: what is sent before the next flush has not been sent yet."""
+        singles, self.lane.unnoted = self.lane.unnoted, []
+        _, _, _, _, _, dbs, _, keys, _ = zip(*singles, strict=True)
+        if len(set(dbs)) == 1:
+            self.note_keys(keys, dbs[0])
+        else:
+            for db, key in zip(dbs, keys, strict=True):
+                self.note_keys((key,), db)
 
     @property
     def noting(self) -> bool:
@@ -245,6 +249,8 @@ class Hub:
         journal = self.journal
         while True:
             self.repair.pump()
+            if self.lane.unnoted:
+                self._note_singles()
             if journal is not None:
                 journal.commit()
             self.lane.flush()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import hiredis
 
-from proxy.items import CALL, EXEC, FORWARD, READ, READS, SELECTED, SKIP, SWALLOW, WRITE, WRITES, Run
+from proxy.items import CALL, EXEC, FORWARD, READ, READS, SELECTED, SINGLE, SKIP, SWALLOW, WRITE, WRITES, Run
 from resp.catalog import Route, Spec
 from resp.commands import CommandParser
 from resp.encode import encode
@@ -75,6 +75,7 @@ class Lane:
         self.copies: Copies | None = None
         self.paged: dict[Place, Copy] = {}  # keys of which a copy in pages is under way
         self.answered = 0  # replies so far, lost ones included
+        self.unnoted: list[tuple[Any, ...]] = []  # SINGLEs that the journal does not know (see Hub.serve)
         self._pending: deque[tuple[Any, ...]] = deque()
         self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
@@ -136,6 +137,21 @@ class Lane:
             self._context(session.db, session.resp)
         self._out.append(payload)
         self._pending.append((WRITE, session, payload, spec, args, session.db, now))
+        session.owed += 1
+
+    def single(
+        self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float, key: bytes, proof: bytes
+    ) -> None:
+        """A write of just this key that is mirrored as sent. Who calls notes nothing: that is done for all `unnoted`
+        together."""
+        if self.paged and self.copies is not None:
+            self.copies.before(args, session.db)
+        if session.db != self._db or session.resp != self._resp:
+            self._context(session.db, session.resp)
+        self._out.append(payload)
+        item = (SINGLE, session, payload, spec, args, session.db, now, key, proof)
+        self._pending.append(item)
+        self.unnoted.append(item)
         session.owed += 1
 
     def reads(self, session: Session, payload: bytes, count: int) -> None:
@@ -279,6 +295,8 @@ class Lane:
         recorder.tick()
         self.answered += len(frames)
         item: tuple[Any, ...] = ()
+        singles: list[tuple[Any, ...]] = []  # whose effects are put in the mirror queue together
+        answers: list[bytes] = []
         try:
             rest = iter(frames)
             for frame in rest:
@@ -288,7 +306,16 @@ class Lane:
                 kind = item[0]
                 if kind <= FORWARD:
                     item[1].reply(frame)
-                elif kind == WRITE:
+                    continue
+                if kind == SINGLE:
+                    item[1].reply(frame)
+                    singles.append(item)
+                    answers.append(frame)
+                    continue
+                if singles:
+                    recorder.singles(singles, answers)
+                    singles, answers = [], []
+                if kind == WRITE:
                     item[1].reply(frame)
                     recorder.write(item, frame)
                 elif kind == READS:
@@ -307,9 +334,12 @@ class Lane:
                 elif kind == SWALLOW and frame[0] == _ERROR:
                     self._refused(item[1], frame)
                     return
+            if singles:
+                recorder.singles(singles, answers)
         except Exception:
-            if item:
+            if item and not (singles and item is singles[-1]):
                 pending.appendleft(item)  # a defect: what became of it is not known
+            pending.extendleft(reversed(singles))
             raise
 
     def _answered_reads(self, item: tuple[Any, ...], frames: list[bytes]) -> None:
@@ -369,9 +399,9 @@ class LaneLoss:
 
     def __init__(self, reason: str, pending: list[tuple[Any, ...]]) -> None:
         self.reason = reason
-        self.writes: list[tuple[Any, ...]] = [item for item in pending if item[0] in (WRITE, WRITES, EXEC)]
+        self.writes: list[tuple[Any, ...]] = [item for item in pending if item[0] in (SINGLE, WRITE, WRITES, EXEC)]
         self.callbacks: list[Callback] = [item[1] for item in pending if item[0] == CALL]
-        self.doomed: set[Session] = {item[1] for item in pending if item[0] in (FORWARD, WRITE, WRITES, EXEC)}
+        self.doomed: set[Session] = {item[1] for item in pending if item[0] in (FORWARD, SINGLE, WRITE, WRITES, EXEC)}
         self.reads: list[tuple[Any, ...]] = [
             item for item in pending if item[0] in (READ, READS, SELECTED) and item[1] not in self.doomed
         ]

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from proxy.cursors import Cursors
 from proxy.effects import compute
 from proxy.effects.model import Context, Effect, Kind
-from proxy.items import WRITE, WRITES
+from proxy.items import SINGLE, WRITE, WRITES
 from proxy.judging import DEADLINE_SLACK_MS
 from proxy.mirror import Mirror
 from proxy.scripts import LEARNT, Scripts
@@ -86,6 +86,15 @@ class Recorder:
         return context
 
     # -- the lane's replies --------------------------------------------------------------------------------------
+
+    def singles(self, items: list[tuple[Any, ...]], frames: list[bytes]) -> None:
+        """The replies of SINGLEs, in their order."""
+        joined = b"".join(frames)
+        if self._paged or joined[0] == _ERROR or b"\n-" in joined:
+            for item, frame in zip(items, frames, strict=True):
+                self.write(item[:7], frame)
+        else:
+            self._mirror.singles(items, frames, self.now)
 
     def write(self, item: tuple[Any, ...], frame: bytes) -> None:
         """The reply of a single write."""
@@ -210,8 +219,8 @@ class Recorder:
 
     def lost_write(self, item: tuple[Any, ...], reason: str) -> None:
         """A write, or a client's block, was in flight on the lane when its connection broke."""
-        if item[0] == WRITE:
-            _, _, _, spec, args, db, _ = item
+        if item[0] in (SINGLE, WRITE):
+            _, _, _, spec, args, db = item[:6]
             if spec.route is Route.SCRIPT:
                 self.script_done()
             self.unknown_outcome(spec, args, db, reason)
@@ -287,6 +296,9 @@ class Plain:
         """The reply of a single write."""
         if item[3].route is not Route.WRITE:
             self._recorder.write(item, frame)
+
+    def singles(self, items: list[tuple[Any, ...]], frames: list[bytes]) -> None:
+        """The replies of SINGLEs: of mirroring only."""
 
     def run(self, item: tuple[Any, ...]) -> None:
         """The replies of a pipeline of writes: of mirroring only."""

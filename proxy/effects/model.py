@@ -6,7 +6,7 @@ Owns: these values, nothing else. Refuses to know: any command, how an effect is
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 
 Command = tuple[bytes, ...]
@@ -62,6 +62,14 @@ class Kind(IntEnum):
     COMPUTED = 3  # `Rule.compute` decides
 
 
+ANY_ANSWER = b"*"
+"""In the place of a proof: no guard is due, whatever the answer is."""
+
+NO_ANSWER = b""
+"""In the place of a proof: a guard is always due."""
+
+MAX_ARGC = 65  # `Rule.proofs` knows of so many arguments, name included
+
 Compute = Callable[[list[bytes], bytes, Context], Effect]
 Rewrite = Callable[[list[bytes]], list[bytes]]
 
@@ -80,7 +88,25 @@ class Rule:
     rewrite: Rewrite | None = None  # applied before the command is forwarded; `compute` sees the result
     plain_argc: int = 0  # with exactly so many arguments, name included, the kind is `plain_kind`
     plain_kind: Kind = Kind.AS_SENT
+    proofs: tuple[bytes | None, ...] = field(init=False, repr=False)
+    """By the number of arguments, name included: the answer that proves the key to be new, so that a command that is
+    mirrored as sent needs no guard; None: `compute` is asked. A table, as it is looked at for every single write."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "proofs", tuple(_proof(self.kind_of(argc), argc) for argc in range(MAX_ARGC + 1)))
 
     def kind_of(self, argc: int) -> Kind:
         """The kind of a call with so many arguments, name included."""
         return self.plain_kind if argc == self.plain_argc else self.kind
+
+
+def _proof(kind: Kind, argc: int) -> bytes | None:
+    match kind if argc > 1 else Kind.COMPUTED:
+        case Kind.AS_SENT:
+            return ANY_ANSWER
+        case Kind.AS_SENT_GUARDED:
+            return NO_ANSWER
+        case Kind.AS_SENT_PUSHED:
+            return b":%d\r\n" % (argc - 2)
+        case Kind.COMPUTED:
+            return None

@@ -150,8 +150,8 @@ def test_a_big_value_is_sent_on_as_it_came(stage: Stage, taken: list[bool]) -> N
     said = [*(f"SET k{number_} {value}" for number_ in range(3)), f"APPEND k {value}"]
     assert stage.lane.got() == said
     stage.lane.answers(OK, OK, OK, number(40_000))
-    assert stage.mirror.got() == [*said[:3], "PTTL k", said[3]]
-    stage.mirror.answers(OK, OK, OK, number(-1), number(40_000))
+    assert stage.mirror.got() == ["PTTL k", *said]
+    stage.mirror.answers(number(-1), OK, OK, OK, number(40_000))
     assert stage.hub.mirror.judge.settled == 4 and not stage.dirty
 
 
@@ -303,20 +303,98 @@ def test_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
 
 
 def test_guarded_effects_of_several_clients_are_answered_together(stage: Stage) -> None:
-    """Each behind its own PTTL; one that is near its deadline costs its own key only."""
+    """Behind the PTTLs of all; one that is near its deadline costs its own key only."""
     one, two = stage.client(), stage.client()
     one.says("INCR a")
     two.says("LPUSH b x")
     one.says("HSET c f v")
     two.says("SET d 1")
     stage.lane.answers(number(7), number(9), number(0), OK)
-    assert stage.mirror.got() == ["PTTL a", "INCR a", "PTTL b", "LPUSH b x", "PTTL c", "HSET c f v", "SET d 1"]
-    stage.mirror.answers(number(-1), number(7), number(10), number(9), number(10**6))
+    assert stage.mirror.got() == ["PTTL a", "PTTL b", "PTTL c", "INCR a", "LPUSH b x", "HSET c f v", "SET d 1"]
+    stage.mirror.answers(number(-1), number(10), number(10**6), number(7), number(9))
     assert stage.hub.mirror.queued == 2
     stage.mirror.answers(number(0), OK)
     assert sorted(stage.dirty) == [(0, b"b")]
     assert stage.hub.mirror.idle and stage.hub.mirror.queued_bytes == 0
     assert (stage.hub.mirror.judge.settled, stage.hub.mirror.judge.differed) == (3, 1)
+
+
+def test_a_guard_is_not_asked_in_front_of_what_makes_its_key(stage: Stage) -> None:
+    """Its answer would be that there is no such key."""
+    for client in [stage.client() for _ in range(2)]:
+        client.says("RPUSH q x")
+    stage.client().says("INCR n")
+    stage.lane.answers(number(1), number(2), number(7))
+    assert stage.mirror.got() == ["RPUSH q x", "PTTL q", "RPUSH q x", "PTTL n", "INCR n"]
+    stage.mirror.answers(number(1), number(-1), number(2), number(-1), number(7))
+    assert stage.hub.mirror.judge.settled == 3 and not stage.dirty
+
+
+def test_one_error_among_the_answers_of_several_clients(stage: Stage) -> None:
+    for number_ in range(3):
+        stage.client().says(f"INCR k{number_}")
+    stage.lane.answers(number(7), ERROR, number(8))
+    assert stage.mirror.got() == ["PTTL k0", "INCR k0", "PTTL k2", "INCR k2"]
+
+
+def test_effects_stay_in_front_of_a_read_of_our_own_behind_them(stage: Stage) -> None:
+    """The copy that it leads to shows what they did."""
+    stage.client().says("SET a 1")
+    stage.hub.lane.call(0, [[b"GET", b"a"]], lambda frame: stage.hub.mirror.call(0, [[b"GET", b"a"]], lambda _: None))
+    stage.client().says("SET a 2")
+    stage.hub.flush()
+    stage.lane.answers(OK, OK, b"+QUEUED\r\n", b"*1\r\n$1\r\n1\r\n", OK)
+    assert stage.mirror.got() == ["SET a 1", "MULTI", "GET a", "EXEC", "SET a 2"]
+
+
+def test_a_defect_while_effects_are_queued_together(stage: Stage, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What became of them is not known."""
+    clients = [stage.client() for _ in range(2)]
+    for number_, client in enumerate(clients):
+        client.says(f"SET k{number_} 1")
+
+    def breaks(*args: Any) -> None:
+        raise RuntimeError
+
+    monkeypatch.setattr(stage.hub.mirror, "singles", breaks)
+    stage.lane.answers(OK, OK)
+    assert sorted(stage.dirty) == [(0, b"k0"), (0, b"k1")]
+
+
+def test_the_client_of_a_lost_write(stage: Stage) -> None:
+    writer = stage.client()
+    writer.says("SET x 1")
+    stage.lane.breaks()
+    assert sorted(stage.dirty) == [(0, b"x")]
+    assert not writer.session.open
+
+
+def test_a_full_queue_takes_no_more_of_those_that_came_together(stage: Stage) -> None:
+    for number_ in range(3):
+        stage.client().says(f"SET k{number_} {number_}")
+    stage.hub.mirror._limit = 1
+    stage.lane.answers(OK, OK, OK)
+    assert stage.mirror.got() == ["SET k0 0"]
+    assert sorted(stage.dirty) == [(0, b"k1"), (0, b"k2")]
+
+
+def test_a_key_that_is_copied_in_pages_is_looked_at(stage: Stage) -> None:
+    """And so is what comes together with what is written to it."""
+    seen: list[list[bytes]] = []
+    stage.hub.recorder._mirror.as_sent = stage.hub.recorder._mirror.singles = None  # type: ignore[method-assign, assignment]
+    stage.hub.recorder.answered = lambda spec, args, *rest: seen.append(args)  # type: ignore[method-assign]
+    stage.client().says("SET a 1")
+    stage.client().says("SET b 2")
+    stage.hub.repair.copies_in_pages.paged[0, b"a"] = None  # type: ignore[assignment]
+    stage.lane.answers(OK, OK)
+    assert seen == [[b"SET", b"a", b"1"], [b"SET", b"b", b"2"]]
+
+
+def test_keys_of_several_lengths_are_guarded(stage: Stage) -> None:
+    for key in ("a", "bb", "a"):
+        stage.client().says(f"INCR {key}")
+    stage.lane.answers(number(7), number(8), number(9))
+    assert stage.mirror.got() == ["PTTL a", "PTTL bb", "INCR a", "INCR bb", "INCR a"]
 
 
 def test_what_was_sent_is_settled_whatever_is_sent_behind_it(stage: Stage) -> None:
@@ -341,6 +419,16 @@ def test_it_notes_all_keys_of_msets(stage: Stage, tmp_path: Path) -> None:
     assert sorted(unsettled(tmp_path) or ()) == [(3, b"a"), (3, b"bb"), (3, b"c"), (3, b"d")]
 
 
+def test_it_notes_keys_of_several_dbs_together(stage: Stage, tmp_path: Path) -> None:
+    stage.hub.journal = journal = Journal(tmp_path)
+    journal.open(settled=True)
+    for db in (0, 3, 0):
+        stage.client(db=db).session.read(encode([b"SET", b"k%d" % db, b"v"]))
+    stage.serve()
+    journal.close()
+    assert sorted(unsettled(tmp_path) or ()) == [(0, b"k0"), (3, b"k3")]
+
+
 def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
     noted: list[tuple[int, bytes]] = []
     committed, sent = (-1, b"committed"), (-1, b"sent")
@@ -350,9 +438,6 @@ def test_it_notes_keys_before_they_are_sent(stage: Stage) -> None:
             noted.extend((db, key) for key in keys)
 
         note_many = note
-
-        def note_one(self, db: int, key: bytes) -> None:
-            noted.append((db, key))
 
         def commit(self) -> None:
             if noted and noted[-1] not in (committed, sent):

@@ -15,17 +15,17 @@ from bench.hotpath import CASES, Case, Rig, bytecodes_per_command
 
 LIMITS = {
     "GET, P1": 470,
-    "SET, P1": 812,
-    "INCR, P1": 820,
-    "LPUSH, P1": 855,
-    "ZADD, P1": 897,
-    "HSET, P1": 897,
+    "SET, P1": 620,
+    "INCR, P1": 632,
+    "LPUSH, P1": 652,
+    "ZADD, P1": 709,
+    "HSET, P1": 709,
     "GET, P16": 53,
     "SET, P16": 93,
-    "INCR, P16": 107,
-    "LPUSH, P16": 113,
-    "ZADD, P16": 116,
-    "HSET, P16": 116,
+    "INCR, P16": 97,
+    "LPUSH, P16": 102,
+    "ZADD, P16": 105,
+    "HSET, P16": 105,
 }
 
 
