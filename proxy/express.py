@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from proxy.effects.model import Kind
 from proxy.items import Run
 from resp.catalog import NOWHERE, Route, Spec
 from resp.plain import CRLF, HEAD_BYTES, MANY_LINES, MAX_BYTES, read_big, read_columns, read_one
@@ -81,24 +80,24 @@ class Express:
         count = len(columns[0])
         if session.owed + count > session.window:
             return False
-        specs = [by_name.get(name) for name in set(columns[0])]
-        if all(spec is not None and spec.route is READ for spec in specs):
-            session.last_at = hub.clock()
-            hub.lane.reads(session, data, count)
-        else:
-            spec = specs[0]
+        names = columns[0]
+        if first.route is WRITE:
             if (
-                hub.screens_writes
+                names.count(names[0]) < count  # written as the first is, which is nearly always so
+                or hub.screens_writes
                 or hub.waiters.keys
-                or spec is None
-                or len(specs) > 1
-                or not self._repeats(spec, len(columns))
+                or not self._repeats(first, len(columns))
             ):
                 return False
             session.last_at = now = hub.clock()
-            for keys in columns[spec.key_columns]:
+            for keys in columns[first.key_columns]:
                 hub.note_keys(keys, session.db)
-            hub.lane.writes(session, Run(data, spec, columns), now)
+            hub.lane.writes(session, Run(data, first, columns), now)
+        elif all(spec is not None and spec.route is READ for spec in map(by_name.get, set(names))):
+            session.last_at = hub.clock()
+            hub.lane.reads(session, data, count)
+        else:
+            return False
         session.last_command = [column[-1] for column in columns]
         hub.commands += count
         return True
@@ -107,7 +106,4 @@ class Express:
     def _repeats(spec: Spec, argc: int) -> bool:
         """Whether commands of this shape are mirrored as sent whatever they are answered, with keys that are known by
         where they stand."""
-        rule = spec.rule
-        if spec.route is not WRITE or spec.rewritten or spec.key_columns is NOWHERE or rule is None or argc < 2:
-            return False
-        return rule.kind_of(argc) is not Kind.COMPUTED
+        return spec.rule is not None and spec.rule.proofs[argc] is not None

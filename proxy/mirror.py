@@ -229,13 +229,14 @@ class Mirror:
         size = len(run.payload) + _kept(run)
         if guard:
             size += self._guards(batch, dict.fromkeys(run.columns[1]))
-        batch.specs += [run.spec] * len(run)
+        count = len(run)
+        batch.specs += [run.spec] * count
         batch.keys += run.keys
         batch.expected += run.frames
-        batch.effects += len(run)
+        batch.effects += count
         batch.size += size
         self.queued_bytes += size
-        self._more += len(run)
+        self._more += count
         self._out.append(run.payload)
 
     def _takes(self, db: int, size: int) -> bool:
@@ -514,6 +515,8 @@ def _pttls(keys: Collection[bytes]) -> bytes:
 
 def _kept(run: Run) -> int:
     """Bytes that stay in memory of a pipeline besides its payload."""
+    if run.spec.one_key:
+        return len(run) * BATCHED_BYTES + sum(map(len, run.columns[1]))
     named = run.columns[run.spec.key_columns]
     for_each = BATCHED_BYTES + (KEY_BYTES * len(named) if len(named) > 1 else 0)
     return len(run) * for_each + sum(map(len, chain.from_iterable(named)))

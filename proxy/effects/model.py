@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
 
+from resp.plain import MAX_ARGS
+
 Command = tuple[bytes, ...]
 
 
@@ -68,8 +70,6 @@ ANY_ANSWER = b"*"
 NO_ANSWER = b""
 """In the place of a proof: a guard is always due."""
 
-MAX_ARGC = 65  # `Rule.proofs` knows of so many arguments, name included
-
 Compute = Callable[[list[bytes], bytes, Context], Effect]
 Rewrite = Callable[[list[bytes]], list[bytes]]
 
@@ -89,11 +89,11 @@ class Rule:
     plain_argc: int = 0  # with exactly so many arguments, name included, the kind is `plain_kind`
     plain_kind: Kind = Kind.AS_SENT
     proofs: tuple[bytes | None, ...] = field(init=False, repr=False)
-    """By the number of arguments, name included: the answer that proves the key to be new, so that a command that is
-    mirrored as sent needs no guard; None: `compute` is asked. A table, as it is looked at for every single write."""
+    """By the number of arguments, name included, as far as a plain chunk goes: the answer that proves the key new,
+    so that a command mirrored as sent needs no guard; None: `compute` is asked. A table, as every write looks at it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "proofs", tuple(_proof(self.kind_of(argc), argc) for argc in range(MAX_ARGC + 1)))
+        object.__setattr__(self, "proofs", tuple(_proof(self.kind_of(argc), argc) for argc in range(MAX_ARGS + 1)))
 
     def kind_of(self, argc: int) -> Kind:
         """The kind of a call with so many arguments, name included."""

@@ -253,6 +253,33 @@ def test_who_is_guarded_has_one_key() -> None:
     assert len(guarded) > 10 and all(catalog.specs[name].one_key for name in guarded)
 
 
+def test_who_is_mirrored_as_sent_is_not_rewritten() -> None:
+    catalog = Catalog.default()
+    give_rules(catalog)
+    rewritten = [spec for spec in catalog if spec.rewritten]
+    assert rewritten and all(set(spec.rule.proofs) == {None} for spec in rewritten)
+
+
+NO_DEADLINE = """APPEND DECR DECRBY GEOADD HINCRBY HMSET HSET INCR INCRBY LPUSH LSET LTRIM RPUSH SET SETBIT SETRANGE VADD
+XACKDEL XDELEX XSETID ZADD"""
+
+
+def test_none_that_are_mirrored_together_gives_its_key_a_deadline() -> None:
+    """Guards stand in front of all effects: they would not see it. SET is here with a key and a value only."""
+    catalog = Catalog.default()
+    give_rules(catalog)
+    ruled = [spec for spec in catalog if spec.one_key and spec.rule is not None]
+    single = {spec.name.decode() for spec in ruled if set(spec.rule.proofs) != {None}}
+    assert single <= set(NO_DEADLINE.split()) and len(single) > 15
+    assert [argc for argc, proof in enumerate(catalog.specs[b"SET"].rule.proofs) if proof is not None] == [3]
+
+
+def test_one_list_of_a_pipeline_is_new_and_another_is_not(stage: Stage) -> None:
+    stage.client().sends(pipeline("RPUSH a x", "RPUSH b x"))
+    stage.lane.answers(number(1), number(9))
+    assert stage.mirror.got() == ["PTTL a", "PTTL b", "RPUSH a x", "RPUSH b x"]
+
+
 def test_the_mirror_is_lost_in_the_middle_of_a_pipeline(stage: Stage) -> None:
     client = stage.client()
     client.sends(pipeline("SET x 1", "SET y 2"))

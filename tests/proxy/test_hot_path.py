@@ -17,15 +17,15 @@ LIMITS = {
     "GET, P1": 470,
     "SET, P1": 620,
     "INCR, P1": 632,
-    "LPUSH, P1": 652,
-    "ZADD, P1": 709,
-    "HSET, P1": 709,
+    "LPUSH, P1": 651,
+    "ZADD, P1": 708,
+    "HSET, P1": 708,
     "GET, P16": 53,
-    "SET, P16": 93,
-    "INCR, P16": 97,
-    "LPUSH, P16": 102,
-    "ZADD, P16": 105,
-    "HSET, P16": 105,
+    "SET, P16": 85,
+    "INCR, P16": 89,
+    "LPUSH, P16": 93,
+    "ZADD, P16": 98,
+    "HSET, P16": 98,
 }
 
 
