@@ -100,6 +100,7 @@ CASES = [
         ("SET", lambda n: [b"SET", _key(n), VALUE], b"+OK\r\n", (b"+OK\r\n",)),
         ("INCR", lambda n: [b"INCR", _key(n)], b":7\r\n", (LONG_LIVED, b":7\r\n")),
         ("LPUSH", lambda n: [b"LPUSH", _key(n), VALUE], b":9\r\n", (LONG_LIVED, b":9\r\n")),
+        ("SADD", lambda n: [b"SADD", _key(n), VALUE], b":1\r\n", (LONG_LIVED, b":1\r\n")),
         ("ZADD", lambda n: [b"ZADD", _key(n), b"1", VALUE], b":0\r\n", (LONG_LIVED, b":0\r\n")),
         ("HSET", lambda n: [b"HSET", _key(n), b"f", VALUE], b":0\r\n", (LONG_LIVED, b":0\r\n")),
     ]

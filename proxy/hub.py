@@ -202,7 +202,7 @@ class Hub:
     def _note_singles(self) -> None:
         """The same for the lane's `unnoted`, together: what is sent before the next flush has not been sent yet."""
         singles, self.lane.unnoted = self.lane.unnoted, []
-        _, _, _, _, _, dbs, _, keys, _ = zip(*singles, strict=True)
+        _, _, _, _, _, dbs, _, keys, _, _ = zip(*singles, strict=True)
         if len(set(dbs)) == 1:
             self.note_keys(keys, dbs[0])
         else:

@@ -142,14 +142,14 @@ class Lane:
     def single(
         self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float, key: bytes, proof: bytes
     ) -> None:
-        """A write of just this key that is mirrored as sent. Who calls notes nothing: that is done for all `unnoted`
-        together."""
+        """A write of just this key that is mirrored as sent, if at all. Who calls notes nothing: that is done for all
+        `unnoted` together."""
         if self.paged and self.copies is not None:
             self.copies.before(args, session.db)
         if session.db != self._db or session.resp != self._resp:
             self._context(session.db, session.resp)
         self._out.append(payload)
-        item = (SINGLE, session, payload, spec, args, session.db, now, key, proof)
+        item = (SINGLE, session, payload, spec, args, session.db, now, key, proof, spec.rule.unchanged)
         self._pending.append(item)
         self.unnoted.append(item)
         session.owed += 1

@@ -137,7 +137,7 @@ class Mirror:
         inflight, last = self._inflight, self._last
         if spec.one_key:
             keys = args[1]
-            size = len(payload) + len(keys) + BATCHED_BYTES
+            size = len(payload) + len(keys) + len(expected) + BATCHED_BYTES
         else:
             keys = tuple(spec.keys(args))
             size = len(payload) + sum(map(len, keys)) + KEY_BYTES * len(keys) + BATCHED_BYTES
@@ -182,13 +182,13 @@ class Mirror:
         counted up to the batch's last. But a key that is not there then would be copied although the first of several
         effects may be proven to have made it: so with a proof and a guard in one group each is taken by itself.
         """
-        _, _, payloads, specs, _, (db, *_), _, keys, proofs = zip(*items, strict=True)
+        _, _, payloads, specs, _, (db, *_), _, keys, proofs, _ = zip(*items, strict=True)
         count, free = len(items), proofs.count(ANY_ANSWER)
         guarded: list[bytes] = []
         if free < count:
             rows = zip(keys, proofs, expected, strict=True)
             guarded = [key for key, proof, frame in rows if proof != frame and proof is not ANY_ANSWER]
-        size = sum(map(len, payloads)) + sum(map(len, keys)) + BATCHED_BYTES * count
+        size = sum(map(len, payloads)) + sum(map(len, keys)) + sum(map(len, expected)) + BATCHED_BYTES * count
         if (
             (guarded and free + len(guarded) < count)
             or size >= MIN_MAX_BULK
@@ -226,7 +226,7 @@ class Mirror:
             self._drop(db, chain.from_iterable(run.columns[run.spec.key_columns]))
             return
         batch = self._batch(db, replied)
-        size = len(run.payload) + _kept(run)
+        size = len(run.payload) + _kept(run) + sum(map(len, run.frames))
         if guard:
             size += self._guards(batch, dict.fromkeys(run.columns[1]))
         count = len(run)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from proxy.cursors import Cursors
@@ -35,6 +36,8 @@ BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every k
 MAX_DBS = 2**31 - 1  # no server takes a higher db
 
 COMPUTED, GUARDED, PUSHED = Kind.COMPUTED, Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED  # a look-up in the class is slow
+_unchanged = itemgetter(9)  # of a SINGLE
+_ALWAYS = {frozenset[bytes]()}
 _ERROR = ord("-")
 _ARRAY = ord("*")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
@@ -92,8 +95,13 @@ class Recorder:
         if self._paged or _may_have_errors(frames):
             for item, frame in zip(items, frames, strict=True):
                 self.write(item[:7], frame)
-        else:
-            self._mirror.singles(items, frames, self.now)
+            return
+        if set(map(_unchanged, items)) != _ALWAYS:
+            changed = [(item, frame) for item, frame in zip(items, frames, strict=True) if frame not in item[9]]
+            if not changed:
+                return
+            items, frames = map(list, zip(*changed, strict=True))
+        self._mirror.singles(items, frames, self.now)
 
     def write(self, item: tuple[Any, ...], frame: bytes) -> None:
         """The reply of a single write."""
@@ -118,9 +126,15 @@ class Recorder:
         """The replies of a pipeline of writes that are mirrored as sent."""
         _, session, run, db, sent = item
         frames, spec = run.frames, run.spec
+        unchanged = spec.rule.unchanged
         if self._paged or _may_have_errors(frames):
             for args, frame in zip(run.commands(), frames, strict=True):
                 self.write((WRITE, session, encode(args), spec, args, db, sent), frame)
+        elif not unchanged.isdisjoint(frames):
+            for args, frame in zip(run.commands(), frames, strict=True):
+                if frame not in unchanged:
+                    item = (WRITE, session, encode(args), spec, args, db, sent)
+                    self._mirror.as_sent(item, frame, self.now, spec.rule.guarded)
         else:
             proof = spec.rule.proofs[len(run.columns)]
             self._mirror.run(db, run, self.now, proof is not ANY_ANSWER and frames.count(proof) < len(frames))

@@ -41,6 +41,9 @@ def positive(frame: bytes) -> bool:
     return (frame[:1] == b":" and frame[1:2] not in b"-0") or frame == b"#t\r\n"
 
 
+NOT_POSITIVE = frozenset([b":0\r\n"])  # of what counts elements
+
+
 def aggregate(frame: bytes) -> bool:
     return frame[0] in AGGREGATES
 
@@ -162,8 +165,10 @@ def when(
     guard: bool = False,
     expect: Callable[[bytes], bytes | None] = lambda frame: frame,
     text: str = IF_CHANGED,
+    unchanged: frozenset[bytes] = frozenset(),
 ) -> Rule:
-    """The same command if the reply says that something changed. Guarded keys are all of `keys`."""
+    """The same command if the reply says that something changed. Guarded keys are all of `keys`. `unchanged`, for
+    speed: every answer but errors that is not `changed`; with one key, and the same answer expected."""
 
     def compute(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
         if is_error(frame) or not changed(frame):
@@ -171,7 +176,7 @@ def when(
         written = tuple(keys(args))
         return one(args, expect(frame), written, guard=written if guard else ())
 
-    return Rule(Kind.COMPUTED, compute, text + GUARDED if guard else text)
+    return Rule(Kind.COMPUTED, compute, text + GUARDED if guard else text, unchanged=unchanged, guarded=guard)
 
 
 def becomes(

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from proxy.effects.build import (
     GUARDED,
     IF_CHANGED,
+    NOT_POSITIVE,
     ONE,
     array,
     as_sent_guarded,
@@ -138,7 +139,7 @@ def _hsetnx(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 
 
 RULES: dict[bytes, Rule] = {
-    b"HDEL": when(positive),
+    b"HDEL": when(positive, unchanged=NOT_POSITIVE),
     b"HEXPIRE": _hexpire(b"EX"),
     b"HEXPIREAT": _hexpire(b"EXAT"),
     b"HGETDEL": computed(_hgetdel, "HDEL of the fields that were there"),

@@ -74,6 +74,7 @@ def _blocking_move(name: bytes, end: int) -> Rule:
     return computed(compute, f"{name.decode()}, same reply expected" + GUARDED)
 
 
+NOTHING_POPPED = frozenset([b"$-1\r\n", b"*-1\r\n", b"_\r\n", b"*0\r\n"])
 PUSHED = AS_SENT + GUARDED + " unless the reply proves a new list"
 MOVE = when(_filled, keys=lambda args: args[1:3], guard=True)
 
@@ -86,13 +87,13 @@ RULES: dict[bytes, Rule] = {
     b"LINSERT": when(positive),
     b"LMOVE": MOVE,
     b"LMPOP": _multi_pop(1),
-    b"LPOP": when(_filled),
+    b"LPOP": when(_filled, unchanged=NOTHING_POPPED),
     b"LPUSH": computed(_push, PUSHED, kind=Kind.AS_SENT_PUSHED),
     b"LPUSHX": when(positive),
     b"LREM": when(positive),
     b"LSET": as_sent(),
     b"LTRIM": as_sent(),  # OK says nothing; a list that has expired here only is about to expire there
-    b"RPOP": when(_filled),
+    b"RPOP": when(_filled, unchanged=NOTHING_POPPED),
     b"RPOPLPUSH": MOVE,
     b"RPUSH": computed(_push, PUSHED, kind=Kind.AS_SENT_PUSHED),
     b"RPUSHX": when(positive),

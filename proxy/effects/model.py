@@ -88,25 +88,33 @@ class Rule:
     rewrite: Rewrite | None = None  # applied before the command is forwarded; `compute` sees the result
     plain_argc: int = 0  # with exactly so many arguments, name included, the kind is `plain_kind`
     plain_kind: Kind = Kind.AS_SENT
+    unchanged: frozenset[bytes] = frozenset()
+    """Not empty: after one of these answers nothing is mirrored, after any other the command as sent, with the same
+    answer expected. It has one key, which is `guarded` or not. (So `compute` need not be asked: 620 bytecodes for an
+    SADD instead of 1550.)"""
+    guarded: bool = False
     proofs: tuple[bytes | None, ...] = field(init=False, repr=False)
     """By the number of arguments, name included, as far as a plain chunk goes: the answer that proves the key new,
     so that a command mirrored as sent needs no guard; None: `compute` is asked. A table, as every write looks at it."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "proofs", tuple(_proof(self.kind_of(argc), argc) for argc in range(MAX_ARGS + 1)))
+        object.__setattr__(self, "proofs", tuple(map(self._proof, range(MAX_ARGS + 1))))
 
     def kind_of(self, argc: int) -> Kind:
         """The kind of a call with so many arguments, name included."""
         return self.plain_kind if argc == self.plain_argc else self.kind
 
-
-def _proof(kind: Kind, argc: int) -> bytes | None:
-    match kind if argc > 1 else Kind.COMPUTED:
-        case Kind.AS_SENT:
-            return ANY_ANSWER
-        case Kind.AS_SENT_GUARDED:
-            return NO_ANSWER
-        case Kind.AS_SENT_PUSHED:
-            return b":%d\r\n" % (argc - 2)
-        case Kind.COMPUTED:
+    def _proof(self, argc: int) -> bytes | None:
+        if argc < 2:
             return None
+        if self.unchanged:
+            return NO_ANSWER if self.guarded else ANY_ANSWER
+        match self.kind_of(argc):
+            case Kind.AS_SENT:
+                return ANY_ANSWER
+            case Kind.AS_SENT_GUARDED:
+                return NO_ANSWER
+            case Kind.AS_SENT_PUSHED:
+                return b":%d\r\n" % (argc - 2)
+            case Kind.COMPUTED:
+                return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from proxy.effects.build import (
     GUARDED,
     IF_CHANGED,
+    NOT_POSITIVE,
     ONE,
     aggregate,
     computed,
@@ -36,11 +37,11 @@ def _smove(args: list[bytes], frame: bytes, ctx: Context) -> Effect:
 
 
 RULES: dict[bytes, Rule] = {
-    b"SADD": when(positive, guard=True),
+    b"SADD": when(positive, guard=True, unchanged=NOT_POSITIVE),
     b"SDIFFSTORE": derived(first_key),  # the *STORE commands answer 0 when they deleted the key
     b"SINTERSTORE": derived(first_key),
     b"SMOVE": computed(_smove, IF_CHANGED + GUARDED),
     b"SPOP": computed(_spop, "SREM of the members in the reply"),
-    b"SREM": when(positive),
+    b"SREM": when(positive, unchanged=NOT_POSITIVE),
     b"SUNIONSTORE": derived(first_key),
 }

@@ -8,6 +8,7 @@ from __future__ import annotations
 from proxy.effects.build import (
     AS_SENT,
     GUARDED,
+    NOT_POSITIVE,
     STATE_COPY,
     aggregate,
     as_sent_guarded,
@@ -119,7 +120,7 @@ RULES: dict[bytes, Rule] = {
     b"ZPOPMAX": computed(_zpop, REMOVED),
     b"ZPOPMIN": computed(_zpop, REMOVED),
     b"ZRANGESTORE": derived(first_key),
-    b"ZREM": when(positive),
+    b"ZREM": when(positive, unchanged=NOT_POSITIVE),
     b"ZREMRANGEBYLEX": when(positive),
     b"ZREMRANGEBYRANK": when(positive),
     b"ZREMRANGEBYSCORE": when(positive),

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from proxy.effects import Kind, give_rules
+from proxy.effects import Kind, compute, give_rules
+from proxy.effects.model import NOTHING, Context, Effect
 from proxy.express import Express
 from proxy.items import READS
 from proxy.journal import Journal, unsettled
@@ -30,8 +31,20 @@ COMMANDS = [
     "DEL a b",
 ]
 COMMANDS += ["LPUSH l x", "MSET a 1 b 2", "SPOP s", "SELECT 1", "PING", "SORT l STORE m", "MULTI", "EXEC", "EXPIRE a 9"]
+COMMANDS += ["SADD s x", "SADD s x y", "SREM s x", "LPOP l", "HDEL h f"]
 ANSWERS = {"GET": bulk("v"), "SET": OK, "INCR": number(5), "HSET": ONE, "DEL": ONE, "LPUSH": ONE, "MSET": OK}
-ANSWERS |= {"SPOP": bulk("x"), "SELECT": OK, "SORT": number(3), "EXPIRE": ONE, "HELLO": b"%0\r\n", "EXEC": NIL}
+ANSWERS |= {
+    "SPOP": bulk("x"),
+    "SELECT": OK,
+    "SORT": number(3),
+    "EXPIRE": ONE,
+    "SADD": ONE,
+    "SREM": ONE,
+    "HDEL": ONE,
+    "LPOP": bulk("x"),
+    "HELLO": b"%0\r\n",
+    "EXEC": NIL,
+}
 
 Chunks = list[tuple[int, list[str], bool]]  # who, what, in one piece
 
@@ -48,6 +61,8 @@ class Server:
         self._count += 1
         if self._errors and self._count % 7 == 0 and name in ("SET", "INCR", "HSET", "LPUSH"):
             return ERROR
+        if self._count % 3 == 0 and name in ("SADD", "SREM", "LPOP", "HDEL"):
+            return NIL if name == "LPOP" else number(0)
         return b":-1\r\n" if name == "PTTL" else ANSWERS.get(name, OK)
 
 
@@ -260,8 +275,8 @@ def test_who_is_mirrored_as_sent_is_not_rewritten() -> None:
     assert rewritten and all(set(spec.rule.proofs) == {None} for spec in rewritten)
 
 
-NO_DEADLINE = """APPEND DECR DECRBY GEOADD HINCRBY HMSET HSET INCR INCRBY LPUSH LSET LTRIM RPUSH SET SETBIT SETRANGE VADD
-XACKDEL XDELEX XSETID ZADD"""
+NO_DEADLINE = """APPEND DECR DECRBY GEOADD HDEL HINCRBY HMSET HSET INCR INCRBY LPOP LPUSH LSET LTRIM RPOP RPUSH SADD SET
+SETBIT SETRANGE SREM VADD XACKDEL XDELEX XSETID ZADD ZREM"""
 
 
 def test_none_that_are_mirrored_together_gives_its_key_a_deadline() -> None:
@@ -278,6 +293,48 @@ def test_one_list_of_a_pipeline_is_new_and_another_is_not(stage: Stage) -> None:
     stage.client().sends(pipeline("RPUSH a x", "RPUSH b x"))
     stage.lane.answers(number(1), number(9))
     assert stage.mirror.got() == ["PTTL a", "PTTL b", "RPUSH a x", "RPUSH b x"]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_changed_nothing_is_not_mirrored(stage: Stage, taken: list[bool], whole: bool) -> None:
+    client = stage.client()
+    for commands in [["SADD s x", "SADD t x", "SADD u x"], ["LPOP l", "LPOP m", "LPOP n"]]:
+        for chunk in [pipeline(*commands)] if whole else map(pipeline, commands):
+            client.session.read(chunk)
+    stage.serve()
+    assert set(taken) == {True}
+    stage.lane.answers(ONE, number(0), ONE, NIL, bulk("e"), NIL)
+    got = stage.mirror.got()
+    assert sorted(got) == ["LPOP m", "PTTL s", "PTTL u", "SADD s x", "SADD u x"] and got[-1] == "LPOP m"
+    stage.mirror.answers(*[number(-1) if command.startswith("PTTL") else ONE for command in got[:-1]], bulk("e"))
+    assert stage.hub.mirror.judge.settled == 3 and not stage.dirty
+
+
+def test_unchanged_is_what_computes_to_nothing() -> None:
+    catalog = Catalog.default()
+    give_rules(catalog)
+    context = Context(db=0, resp=2, now_ms=0)
+    frames = [
+        NIL,
+        b"*-1\r\n",
+        b"_\r\n",
+        b"*0\r\n",
+        number(0),
+        ONE,
+        number(7),
+        bulk("x"),
+        bulk(""),
+        b"*1\r\n$1\r\nx\r\n",
+    ]
+    conditional = [spec for spec in catalog if spec.rule is not None and spec.rule.unchanged]
+    assert {spec.name for spec in conditional} == {b"SADD", b"SREM", b"ZREM", b"HDEL", b"LPOP", b"RPOP"}
+    for spec in conditional:
+        args = [spec.name, b"k", b"m"]
+        answers = frames[:4] + frames[7:] if b"POP" in spec.name else frames[4:7]
+        for frame in answers:
+            effect = compute(spec, args, frame, context)
+            as_sent = Effect((tuple(args),), (frame,), (b"k",), (b"k",) if spec.rule.guarded else ())
+            assert effect == (NOTHING if frame in spec.rule.unchanged else as_sent)
 
 
 def test_the_mirror_is_lost_in_the_middle_of_a_pipeline(stage: Stage) -> None:
