@@ -133,6 +133,10 @@ class Journal:
         else:
             self.note(db, keys)
 
+    def note_one(self, db: int, key: bytes) -> None:
+        """A write to this key is about to be sent."""
+        self._entries.append(ENTRY.pack(db, len(key)) + key)
+
     def note_barrier(self, name: bytes) -> None:
         """A write whose keys are not known, or are all of them, is about to be sent."""
         self.note(BARRIER_DB, [name])
