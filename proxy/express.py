@@ -57,8 +57,8 @@ class Express:
             lane.read(session, data)
         elif route is WRITE and not (spec.rewritten or hub.screens_writes or hub.waiters.keys):
             session.last_at = now = hub.clock()
-            if spec.one_key and spec.rule is not None and (proof := spec.rule.proofs[len(args)]) is not None:
-                lane.single(session, spec, args, data, now, args[1], proof)
+            if spec.one_key and spec.rule is not None and (answers := spec.rule.answers[len(args)]):
+                lane.single(session, spec, args, data, now, answers)
             else:
                 hub.note(spec, args, session.db)
                 lane.write(session, spec, args, data, now)
@@ -106,4 +106,4 @@ class Express:
     def _repeats(spec: Spec, argc: int) -> bool:
         """Whether commands of this shape are mirrored as sent whatever they are answered, with keys that are known by
         where they stand."""
-        return spec.rule is not None and spec.rule.proofs[argc] is not None
+        return spec.rule is not None and spec.rule.answers[argc] is not None

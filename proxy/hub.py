@@ -199,16 +199,6 @@ class Hub:
         if self.journal is not None:
             self.journal.note_many(db, keys)
 
-    def _note_singles(self) -> None:
-        """The same for the lane's `unnoted`, together: what is sent before the next flush has not been sent yet."""
-        singles, self.lane.unnoted = self.lane.unnoted, []
-        _, _, _, _, _, dbs, _, keys, _, _ = zip(*singles, strict=True)
-        if len(set(dbs)) == 1:
-            self.note_keys(keys, dbs[0])
-        else:
-            for db, key in zip(dbs, keys, strict=True):
-                self.note_keys((key,), db)
-
     @property
     def noting(self) -> bool:
         """Whether anybody wants to know of writes before they are sent."""
@@ -249,8 +239,8 @@ class Hub:
         journal = self.journal
         while True:
             self.repair.pump()
-            if self.lane.unnoted:
-                self._note_singles()
+            for db, keys in self.lane.unnoted():
+                self.note_keys(keys, db)
             if journal is not None:
                 journal.commit()
             self.lane.flush()

@@ -24,9 +24,9 @@ CALL = 6  # (CALL, callback)                              callback(frame), or ca
 SELECTED = 7  # (SELECTED, session, db, awaited)          answer of a client's SELECT; is he in the db only with it?
 READS = 12  # (READS, session, payload, db, awaited)      a pipeline of reads: so many answers for the session
 WRITES = 13  # (WRITES, session, run, db, sent)           a pipeline of writes of one shape
-SINGLE = 16  # (SINGLE, session, payload, spec, args, db, sent, key, proof, unchanged)
-#                                                         a WRITE of one key that is mirrored as sent, unless the
-#                                                         answer is one of `unchanged`; see Rule
+SINGLE = 16  # (SINGLE, session, payload, spec, args, db, sent, key, answers)
+#                                                         a WRITE of one key that is mirrored as sent, if at all:
+#                                                         see `Answers`
 
 # -- on the mirror connection (SWALLOW, SKIP, CALL as above) --
 GUARD = 9  # (GUARD,)                                     PTTL asked before the EFFECT that follows

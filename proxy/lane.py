@@ -23,6 +23,7 @@ from resp.frames import decode, elements
 if TYPE_CHECKING:
     from proxy.bigkeys.copying import Ask, Copies, Copy
     from proxy.dirty import Place
+    from proxy.effects.model import Answers
     from proxy.link import Link
     from proxy.recorder import Plain, Recorder
     from proxy.session import Session
@@ -75,7 +76,9 @@ class Lane:
         self.copies: Copies | None = None
         self.paged: dict[Place, Copy] = {}  # keys of which a copy in pages is under way
         self.answered = 0  # replies so far, lost ones included
-        self.unnoted: list[tuple[Any, ...]] = []  # SINGLEs that the journal does not know (see Hub.serve)
+        self._unnoted: list[bytes] = []  # keys of SINGLEs that the journal does not know (see Hub.serve)
+        self._unnoted_db = 0  # theirs
+        self._unnoted_of_others: list[tuple[int, list[bytes]]] = []
         self._pending: deque[tuple[Any, ...]] = deque()
         self._more = 0  # replies of pipelines, beyond one for each item
         self._out: list[bytes] = []
@@ -140,19 +143,35 @@ class Lane:
         session.owed += 1
 
     def single(
-        self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float, key: bytes, proof: bytes
+        self, session: Session, spec: Spec, args: list[bytes], payload: bytes, now: float, answers: Answers
     ) -> None:
-        """A write of just this key that is mirrored as sent, if at all. Who calls notes nothing: that is done for all
-        `unnoted` together."""
+        """A write of just `args[1]` that is mirrored as sent, if at all. Who calls notes nothing: the keys are given by
+        `unnoted`, many at once."""
+        db, key = session.db, args[1]
         if self.paged and self.copies is not None:
-            self.copies.before(args, session.db)
-        if session.db != self._db or session.resp != self._resp:
-            self._context(session.db, session.resp)
+            self.copies.before(args, db)
+        if db != self._db or session.resp != self._resp:
+            self._context(db, session.resp)
+        if db != self._unnoted_db:
+            self._set_aside(db)
+        self._unnoted.append(key)
         self._out.append(payload)
-        item = (SINGLE, session, payload, spec, args, session.db, now, key, proof, spec.rule.unchanged)
-        self._pending.append(item)
-        self.unnoted.append(item)
+        self._pending.append((SINGLE, session, payload, spec, args, db, now, key, answers))
         session.owed += 1
+
+    def _set_aside(self, db: int) -> None:
+        if self._unnoted:
+            self._unnoted_of_others.append((self._unnoted_db, self._unnoted))
+            self._unnoted = []
+        self._unnoted_db = db
+
+    def unnoted(self) -> list[tuple[int, list[bytes]]]:
+        """Keys, by db, of the writes that were put in the lane by `single` since the last call."""
+        self._set_aside(self._unnoted_db)
+        found = self._unnoted_of_others
+        if found:
+            self._unnoted_of_others = []
+        return found
 
     def reads(self, session: Session, payload: bytes, count: int) -> None:
         """A pipeline of commands that change nothing."""

@@ -36,8 +36,7 @@ BARRIERS = frozenset([b"FLUSHALL", b"FLUSHDB", b"SWAPDB"])  # they touch every k
 MAX_DBS = 2**31 - 1  # no server takes a higher db
 
 COMPUTED, GUARDED, PUSHED = Kind.COMPUTED, Kind.AS_SENT_GUARDED, Kind.AS_SENT_PUSHED  # a look-up in the class is slow
-_unchanged = itemgetter(9)  # of a SINGLE
-_ALWAYS = {frozenset[bytes]()}
+_answers = itemgetter(8)  # of a SINGLE
 _ERROR = ord("-")
 _ARRAY = ord("*")
 _DEADLINES = frozenset([b"PEXPIREAT", b"HPEXPIREAT", b"RESTORE"])
@@ -91,17 +90,25 @@ class Recorder:
     # -- the lane's replies --------------------------------------------------------------------------------------
 
     def singles(self, items: list[tuple[Any, ...]], frames: list[bytes]) -> None:
-        """The replies of SINGLEs, in their order."""
+        """The replies of SINGLEs, in their order: in one go, if they all mean the same. (A guard in front of two pushes
+        of which the first has made the list would say that there is none, and cost a copy.)"""
         if self._paged or _may_have_errors(frames):
             for item, frame in zip(items, frames, strict=True):
                 self.write(item[:7], frame)
             return
-        if set(map(_unchanged, items)) != _ALWAYS:
-            changed = [(item, frame) for item, frame in zip(items, frames, strict=True) if frame not in item[9]]
-            if not changed:
-                return
-            items, frames = map(list, zip(*changed, strict=True))
-        self._mirror.singles(items, frames, self.now)
+        all_answers = list(map(_answers, items))
+        answers = all_answers[0]
+        proven = frames.count(answers.proof) if answers.proof is not ANY_ANSWER else len(frames)
+        if (
+            all_answers.count(answers) == len(items)
+            and proven in (0, len(items))
+            and answers.unchanged.isdisjoint(frames)
+        ):
+            self._mirror.singles(items, frames, self.now, not proven)
+            return
+        for item, answers, frame in zip(items, all_answers, frames, strict=True):
+            if frame not in answers.unchanged:
+                self._mirror.as_sent(item[:7], frame, self.now, answers.guards(frame))
 
     def write(self, item: tuple[Any, ...], frame: bytes) -> None:
         """The reply of a single write."""
@@ -126,18 +133,18 @@ class Recorder:
         """The replies of a pipeline of writes that are mirrored as sent."""
         _, session, run, db, sent = item
         frames, spec = run.frames, run.spec
-        unchanged = spec.rule.unchanged
+        answers = spec.rule.answers[len(run.columns)]
         if self._paged or _may_have_errors(frames):
             for args, frame in zip(run.commands(), frames, strict=True):
                 self.write((WRITE, session, encode(args), spec, args, db, sent), frame)
-        elif not unchanged.isdisjoint(frames):
+        elif not answers.unchanged.isdisjoint(frames):
             for args, frame in zip(run.commands(), frames, strict=True):
-                if frame not in unchanged:
+                if frame not in answers.unchanged:
                     item = (WRITE, session, encode(args), spec, args, db, sent)
-                    self._mirror.as_sent(item, frame, self.now, spec.rule.guarded)
+                    self._mirror.as_sent(item, frame, self.now, answers.guards(frame))
         else:
-            proof = spec.rule.proofs[len(run.columns)]
-            self._mirror.run(db, run, self.now, proof is not ANY_ANSWER and frames.count(proof) < len(frames))
+            proven = answers.proof is ANY_ANSWER or frames.count(answers.proof) == len(frames)
+            self._mirror.run(db, run, self.now, not proven)
 
     def note_unknown(self, spec: Spec) -> None:
         """A command failed, or will: does only the other side know it? (Of a subcommand, before 7.0, only the container

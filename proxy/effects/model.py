@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import IntEnum
+from typing import NamedTuple
 
 from resp.plain import MAX_ARGS
 
@@ -70,6 +71,18 @@ ANY_ANSWER = b"*"
 NO_ANSWER = b""
 """In the place of a proof: a guard is always due."""
 
+
+class Answers(NamedTuple):
+    """What the answers to a command that is mirrored as sent mean."""
+
+    proof: bytes  # this one proves that the key is new: no guard is due
+    unchanged: frozenset[bytes]  # after these nothing is mirrored
+
+    def guards(self, frame: bytes) -> bool:
+        """Whether a guard is due."""
+        return self.proof not in (ANY_ANSWER, frame)
+
+
 Compute = Callable[[list[bytes], bytes, Context], Effect]
 Rewrite = Callable[[list[bytes]], list[bytes]]
 
@@ -90,23 +103,25 @@ class Rule:
     plain_kind: Kind = Kind.AS_SENT
     unchanged: frozenset[bytes] = frozenset()
     """Not empty: after one of these answers nothing is mirrored, after any other the command as sent, with the same
-    answer expected. It has one key, which is `guarded` or not. (So `compute` need not be asked: 620 bytecodes for an
+    answer expected. It has one key, which is `guarded` or not. (So `compute` need not be asked: 617 bytecodes for an
     SADD instead of 1550.)"""
     guarded: bool = False
-    proofs: tuple[bytes | None, ...] = field(init=False, repr=False)
-    """By the number of arguments, name included, as far as a plain chunk goes: the answer that proves the key new,
-    so that a command mirrored as sent needs no guard; None: `compute` is asked. A table, as every write looks at it."""
+    answers: tuple[Answers | None, ...] = field(init=False, repr=False)
+    """By the number of arguments, name included, as far as a plain chunk goes; None: `compute` is asked. A table, as it
+    is looked at for every write."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "proofs", tuple(map(self._proof, range(MAX_ARGS + 1))))
+        object.__setattr__(self, "answers", tuple(map(self._answers, range(MAX_ARGS + 1))))
 
     def kind_of(self, argc: int) -> Kind:
         """The kind of a call with so many arguments, name included."""
         return self.plain_kind if argc == self.plain_argc else self.kind
 
+    def _answers(self, argc: int) -> Answers | None:
+        proof = self._proof(argc) if argc > 1 else None
+        return None if proof is None else Answers(proof, self.unchanged)
+
     def _proof(self, argc: int) -> bytes | None:
-        if argc < 2:
-            return None
         if self.unchanged:
             return NO_ANSWER if self.guarded else ANY_ANSWER
         match self.kind_of(argc):
