@@ -18,6 +18,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum
 from itertools import islice
@@ -179,14 +180,20 @@ class Journal:
         """Another process is about to write these keys on the mirror side, without a place in the order.
         Errors: OSError."""
         body = b"".join([ENTRY.pack(db, len(key)) + key for key in keys])
-        fd = os.open(self.directory / f"{number}{CROSSING}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with open(fd, "wb") as file:
-            file.write(MAGIC + _record(body))
+        path = self.directory / f"{number}{CROSSING}"
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        try:
+            with open(fd, "wb") as file:
+                file.write(MAGIC + _record(body))
+        except OSError:
+            path.unlink(missing_ok=True)
+            raise
 
     def forget_crossing(self, number: int) -> None:
         """It has ended, and those of its keys that are not fine are noted."""
         self.commit()
-        (self.directory / f"{number}{CROSSING}").unlink(missing_ok=True)
+        with suppress(OSError):  # then the next start copies them without need
+            (self.directory / f"{number}{CROSSING}").unlink()
 
     def _take_over_crossings(self) -> None:
         """What a former proxy had under way is noted here from now on. Errors: JournalError, OSError."""

@@ -169,6 +169,14 @@ def test_crossings_of_a_former_proxy_are_noted_again(journal: Journal, directory
     assert crossings(directory) == set() and unsettled(directory) == {(0, key) for key in KEYS}
 
 
+def test_a_crossing_that_cannot_be_written_leaves_nothing(journal: Journal, directory: Path) -> None:
+    path = directory / "1.crossing"
+    path.symlink_to("/dev/full")
+    with pytest.raises(OSError, match="No space"):
+        journal.note_crossing(1, 0, KEYS)
+    assert not path.is_symlink()
+
+
 def test_files_are_for_their_owner_only(journal: Journal, directory: Path) -> None:
     assert directory.stat().st_mode & 0o777 == 0o700
     assert {path.stat().st_mode & 0o777 for path in segments(directory)} == {0o600}
