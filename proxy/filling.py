@@ -76,6 +76,7 @@ class Filling:
         self._restarted = False  # the walk began (again) since a checkpoint was saved
         self._sized = True  # MEMORY USAGE is allowed there
         self._ferries = True  # none was lost in this run
+        self._ferrying: Ferrying | None = None
         proxy.hub.repair.copied = self._copied
 
     def __repr__(self) -> str:
@@ -118,8 +119,7 @@ class Filling:
         start = self._start(plan)
         self._ferries = True
         while True:
-            refills = self._proxy.refills
-            run_ids = self._run_ids
+            order, run_ids = self._order(), self._run_ids
             aside = min(self.progress.aside, start.scanned)
             self.progress = Progress(state=Work.RUNNING.value, selection=_words(plan.selection), aside=aside)
             self.progress.scanned = self.progress.copied = self.progress.resumed = start.scanned
@@ -132,19 +132,19 @@ class Filling:
             except (ConnectionLost, ConnectError) as problem:
                 self.progress.problem = problem.text
                 await self._both_there()
-                same = run_ids == self._run_ids and all(run_ids) and refills == self._proxy.refills
+                same = run_ids == self._run_ids and all(run_ids) and order == self._order()
                 start = self._pages.settled if same else Position()
                 how = "goes on" if same else "begins again"
                 log.warning("backfill: %s; it %s with %d keys copied", problem.text, how, start.scanned)
                 continue
             except FerryLost as problem:
                 log.warning("backfill: goes on without the ferry: %s", problem.text)
-                self._ferries, start = False, self._pages.settled
+                self._ferries, start = False, self._pages.settled if order == self._order() else Position()
                 continue
             except BackfillError as problem:
                 return problem.text
             start = Position()
-            if refills == self._proxy.refills:
+            if order[0] == self._proxy.refills:
                 return ""
 
     def _finish(self, plan: Plan, unmirrored: Any) -> None:
@@ -259,15 +259,25 @@ class Filling:
 
     async def _ferry(self, plan: Plan, start: Position, dbs: list[int]) -> None:
         """All keys of these dbs, from a position on; those that are not copied when it returns are marked."""
-        order = self._order()
+        order, epoch = self._order(), self._proxy.roles.epoch
 
         def in_vain() -> bool:
-            return self._order() != order
+            return self._order() != order or self._proxy.roles.epoch != epoch
 
-        ferrying = Ferrying(self._proxy, self._pages, self.progress, leave=self._leave, in_vain=in_vain)
-        await ferrying.run(plan.selection, start, dbs)
+        self._ferrying = Ferrying(self._proxy, self._pages, self.progress, leave=self._leave, in_vain=in_vain)
+        try:
+            await self._ferrying.run(plan.selection, start, dbs)
+        finally:
+            self._ferrying = None
         if in_vain() and order[0] == self._proxy.refills:
-            self._proxy.refill()  # dbs were swapped: the keys behind our back are in another one now
+            # Dbs were swapped: the keys behind our back are in another one now. Or the sides were.
+            self._proxy.refill()
+
+    def without_ferry(self, why: str) -> None:
+        """No process but this one writes on the mirror side any more in this run, once `hub.beside` is 0."""
+        self._ferries = False
+        if self._ferrying is not None:
+            self._ferrying.give_up(why)
 
     async def _leave(self, count: int, size: int) -> None:
         """Before so many keys are copied by the ferry."""

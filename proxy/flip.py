@@ -133,8 +133,10 @@ async def flip(proxy: Proxy, jobs: Jobs, terms: Terms) -> Outcome:
     try:
         with trio.move_on_after(DIAL_SECONDS):  # as much as possible before anybody waits
             await moving.dial()
+        if terms.force and not terms.dry_run:
+            jobs.filling.without_ferry("a flip is forced")
         with trio.move_on_after(QUIET_SECONDS):
-            await hub.until(lambda: hub.repair.keys.dirty == 0)
+            await hub.until(lambda: hub.repair.keys.dirty == 0 and not hub.beside)
         await _within_a_pause(proxy, terms, moving, outcome)
     finally:
         moving.close()
@@ -171,7 +173,9 @@ async def _within_a_pause(proxy: Proxy, terms: Terms, moving: Moving, outcome: O
             advice = "forced" if terms.force else "nothing has changed; try again, or allow a longer --max-pause"
             outcome.reasons.append(f"not drained within {terms.max_pause_ms:g} ms ({_left(proxy, moving)}): {advice}")
         outcome.reasons += moving.problems()
-        if not terms.dry_run and (terms.force or not outcome.reasons):
+        if hub.beside:  # what is written there has no place in the order: clients' writes would be lost to it
+            outcome.reasons.append("another process copies keys to it and cannot be stopped yet: try again")
+        if not terms.dry_run and (not hub.beside if terms.force else not outcome.reasons):
             faults.reached("flip drained")
             _cross(proxy, moving, drained)
             outcome.flipped = True

@@ -87,6 +87,7 @@ class Hub:
         self._read_only = ""
         self.journal: Journal | None = None
         self.commands = 0  # taken from clients
+        self.beside = 0  # crossings of a ferry under way: keys that it writes on the mirror side
         self.held_bytes = part_of_each(0)  # of commands of one client that may wait
         self.moved = 0  # bytes that may weigh, since the clients were last weighed
         self._conditions: list[tuple[Callable[[], bool], trio.Event]] = []
@@ -286,8 +287,8 @@ class Hub:
 
     @property
     def settled(self) -> bool:
-        """Nothing is dirty and the mirror side has acknowledged everything."""
-        return self.repair.settled and self.mirror.idle
+        """Nothing is dirty, the mirror side has acknowledged everything, and nobody else is writing there."""
+        return self.repair.settled and self.mirror.idle and not self.beside
 
     def lane_full(self, full: bool) -> None:
         """The serving side reads too slowly: clients wait until it has taken what it was sent (invariant 8)."""

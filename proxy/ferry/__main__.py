@@ -67,8 +67,8 @@ async def _journey(channel: Channel, journey: dict[str, Any]) -> dict[str, Any]:
             Pipe.open(Url(**journey["serving"]), name=journey["name"]) as source,
             Pipe.open(Url(**journey["mirror"]), name=journey["name"]) as target,
         ):
-            server = target.wire.server
-            channel.tell({"is": "connected", "client_id": target.wire.client_id, "run_id": server.get("run_id", "")})
+            serving, mirror = (pipe.wire.server.get("run_id", "") for pipe in (source, target))
+            channel.tell({"is": "connected", "client_id": target.wire.client_id, "serving": serving, "mirror": mirror})
             walk = Walk(journey, source, target, channel.tell)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(_hear, channel, walk)

@@ -16,6 +16,8 @@ from dataclasses import dataclass, field
 from proxy.dirty import DirtyKeys, Place
 from proxy.journal import BARRIER_DB, entries
 
+OBJECT_BYTES = 50  # of an entry in memory, besides its text
+
 
 @dataclass(slots=True)
 class Tick:
@@ -42,7 +44,8 @@ class Tick:
     @property
     def size(self) -> int:
         """Bytes of what it knows, about."""
-        return sum(map(len, self.written)) + sum(len(key) for _, key in self.cleaned)
+        names = sum(map(len, self.written)) + sum(len(key) for _, key in self.cleaned)
+        return names + OBJECT_BYTES * (len(self.written) + len(self.cleaned))
 
     def touches(self, places: set[Place]) -> set[Place]:
         """Which of them."""

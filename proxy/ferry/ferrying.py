@@ -33,13 +33,15 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("crossfade")
 
-COMMAND = (sys.executable, "-m", "proxy.ferry")
+COMMAND = (sys.executable, "-P", "-m", "proxy.ferry")  # -P: nothing is imported from wherever the proxy was started
 TICK_SECONDS = 0.01
 LOOK_SECONDS = 0.003  # how often it is looked whether a tick has settled, or a crossing may begin
+LOG_SECONDS = 0.25  # how often its log is measured
 LOOK_AT_END_SECONDS = 0.05  # how often it is looked whether a new backfill is due
 END_SECONDS = 2.0  # for the process to end by itself
 MAX_PENDING = 2000  # keys left to the lane and not copied yet: no crossing begins meanwhile
-LOG_BYTES = 64 * 1024 * 1024  # of what happens while a crossing is open: beyond it the ferry is given up
+LOG_BYTES = 16 * 1024 * 1024  # of what happens while a crossing is open: beyond it the ferry is given up, which costs
+# some thousand copies; to look into so much would hold up clients for half a second
 AGAIN = "written while another process copied it"
 LEFT = "left to the lane"
 
@@ -58,6 +60,7 @@ class Ferrying:
     ) -> None:
         self._owner = owner
         self._hub = owner.hub
+        self._serving, self._mirror = owner.serving, owner.mirror  # also when a flip has changed the roles
         self._pages = pages
         self._progress = progress
         self._leave = leave  # waited for before so many keys of so many bytes
@@ -75,18 +78,23 @@ class Ferrying:
     async def run(self, selection: Selection, start: Position, dbs: list[int]) -> None:
         """Copy every key of these dbs that is meant, from `start` on. When it returns, each was copied, or is marked.
         Errors: ConnectionLost (a server was lost), FerryLost."""
-        async with trio.open_nursery() as nursery:
-            self._listen()
-            try:
+        try:
+            async with trio.open_nursery() as nursery:
+                self._listen()
                 await self._all_settled()
                 nursery.start_soon(self._keep_log)
+                nursery.start_soon(self._bound_log)
                 await self._travel(nursery, selection, start, dbs)
-                await self._give_up_crossings()
-            finally:
                 nursery.cancel_scope.cancel()
-                self._do_not_listen()
+        finally:
+            self._do_not_listen()  # the mirror side may be away for hours: what happens until then is not kept
+            await self._give_up_crossings()
         if self._problem is not None:
             raise self._problem
+
+    def give_up(self, why: str) -> None:
+        """End it now, as if it were lost."""
+        self._end(FerryLost(why))
 
     async def _travel(self, nursery: trio.Nursery, selection: Selection, start: Position, dbs: list[int]) -> None:
         """Until it has ended, or what it copies says nothing any more."""
@@ -122,8 +130,13 @@ class Ferrying:
             self._listen()
             await self._all_settled()
             self._crossings.settled(number)
+
+    async def _bound_log(self) -> None:
+        """Also while nothing settles, as the mirror side hangs."""
+        while True:
+            await trio.sleep(LOG_SECONDS)
             if self._crossings.size > LOG_BYTES:
-                self._end(FerryLost("too much was written while its keys were under way"))
+                self.give_up("too much was written while its keys were under way")
 
     async def _all_settled(self) -> None:
         """Until everything that was sent by now is answered by the serving side, and its effects by the mirror side.
@@ -137,7 +150,6 @@ class Ferrying:
     # -- the process ---------------------------------------------------------------------------------------------
 
     async def _start(self, selection: Selection, start: Position, dbs: list[int]) -> trio.Process:
-        owner = self._owner
         ours, theirs = socket.socketpair()
         paths = [os.fspath(Path(proxy.__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])]
         env = {**os.environ, "PYTHONPATH": os.pathsep.join(paths)}
@@ -147,14 +159,14 @@ class Ferrying:
         except BaseException:
             ours.close()
             raise
-        self._channel = Channel(ours, owner.floor, lambda message, sock: self._heard(message), self._hung_up)
+        self._channel = Channel(ours, self._owner.floor, lambda message, sock: self._heard(message), self._hung_up)
         self._channel.send(
             {
                 "is": "journey",
-                "serving": asdict(owner.serving.url.with_db(0)),
-                "mirror": asdict(owner.mirror.url.with_db(0)),
-                "name": owner.serving.title("ferry"),
-                "absolute": b"PEXPIRETIME" in owner.serving.facts.commands,
+                "serving": asdict(self._serving.url.with_db(0)),
+                "mirror": asdict(self._mirror.url.with_db(0)),
+                "name": self._serving.title("ferry"),
+                "absolute": b"PEXPIRETIME" in self._serving.facts.commands,
                 "selection": selection.describe(),
                 "start": asdict(start),
                 "dbs": [db for db in dbs if db not in start.done],
@@ -188,7 +200,7 @@ class Ferrying:
     async def _give_up_crossings(self) -> None:
         """What it has under way may still be carried out: not before that is over are the keys read again."""
         if self._crossings.open:
-            await self._owner.mirror.fence_id(*self._fence)
+            await self._mirror.fence_id(*self._fence)
             for number in list(self._crossings.open):
                 crossing = self._crossings.open.pop(number)
                 self._again(crossing.number, crossing.page, [(crossing.db, key) for key in crossing.keys])
@@ -199,7 +211,7 @@ class Ferrying:
     def _heard(self, message: Message) -> None:
         match message["is"]:
             case "connected":
-                self._fence = message["client_id"], message["run_id"]
+                self._connected(message)
             case "open":
                 self._to_open.send_nowait(message)  # it asks for few at once
             case "close":
@@ -207,9 +219,18 @@ class Ferrying:
             case "done":
                 self._end(None)
             case "lost":
-                self._end(ConnectionLost(message["text"]))
+                # Where it cannot connect, although we have, it would not the next time.
+                self._end((ConnectionLost if self._fence[0] else FerryLost)(message["text"]))
             case "failed":
                 self._end(FerryLost(message["text"]))
+
+    def _connected(self, message: Message) -> None:
+        self._fence = message["client_id"], message["mirror"]
+        if not self._fence[0]:
+            self.give_up("the mirror side does not tell the number of a connection, so it could not be fenced")
+        for side, run_id in ((self._serving, message["serving"]), (self._mirror, message["mirror"])):
+            if run_id and side.facts.run_id and run_id != side.facts.run_id:  # several behind one name, or a failover
+                self.give_up(f"it has reached another server than the proxy as {side.url.address}")
 
     async def _open_all(self) -> None:
         """Crossings, and what is left to the lane, in the order of the scan."""
@@ -234,7 +255,7 @@ class Ferrying:
         )
 
     def _open(self, number: int, db: int, keys: list[bytes], page: int) -> None:
-        if self._channel is None or self._ended.is_set():
+        if self._channel is None or self._ended.is_set() or self._in_vain():
             return  # the page stays open: it is scanned again
         try:
             self._owner.journal.note_crossing(number, db, keys)
@@ -242,6 +263,7 @@ class Ferrying:
             self._end(FerryLost(f"its keys cannot be written to the journal: {problem.strerror}"))
             return
         self._crossings.begin(number, db, keys, page)
+        self._hub.beside += 1
         self._channel.send({"is": "go", "number": number, "shift": self._owner.roles.shift_ms})
 
     def _want(self, page: int, db: int, sizes: dict[bytes, int]) -> None:
@@ -271,4 +293,5 @@ class Ferrying:
             journal.note_one(*place)
             repair.mark_unordered(place, AGAIN, lag=True)
         journal.forget_crossing(number)
+        self._hub.beside -= 1
         self._pages.close(page)

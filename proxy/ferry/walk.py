@@ -40,7 +40,6 @@ class Walk:
         self._shift_ms = 0
         self._number = 0
         self._room = trio.Semaphore(DEPTH)
-        self._problem = ""
 
     def __repr__(self) -> str:
         return f"<Walk {self._number} crossings, {len(self._leaves)} wait>"

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,14 +18,19 @@ import trio
 from backfill.direct.selection import Selection
 from backfill.errors import ConnectionLost
 from backfill.url import parse_url
+from proxy import flip as flipping
 from proxy import journal
+from proxy.courtesy import Courtesy
 from proxy.ferry.crossings import Crossing, Crossings
 from proxy.ferry.ferrying import Ferrying, FerryLost
+from proxy.filling import Filling, Plan
+from proxy.flip import Terms, flip
 from proxy.progress import Pages, Position, Progress
 from proxy.side import Side
 from tests.equality import What
 from tests.guards.rig import Gate, RelayTo, in_thread
 from tests.inprocess import InProcess, in_process, until
+from tests.proxies import url_of
 from tests.relay import Relay, Way
 from tests.servers import Server
 
@@ -184,7 +191,158 @@ async def test_the_keys_of_an_open_crossing_are_on_disk(
             made.go()
             await until(lambda: made.crossings.open, "a crossing")
             assert journal.crossings(directory) == {(0, b"k")}
+            assert not running.hub.settled, "a stop is not clean, a flip has to wait"
             await in_thread(relay.heal)
         assert not journal.crossings(directory)
         assert (made.progress.copied, made.progress.aside, len(made.pages)) == (1, 1, 0)
         assert not await running.differences()
+
+
+async def leave(count: int, size: int) -> None:
+    """Every crossing may begin."""
+
+
+def ferrying(running: InProcess) -> Ferrying:
+    """One that nobody holds back."""
+    return Ferrying(running.proxy, Pages(Position()), Progress(), leave=leave, in_vain=lambda: False)
+
+
+class Lost(Ferrying):
+    """It has settled all there is, then dbs are swapped, and it is lost."""
+
+    async def run(self, selection: Selection, start: Position, dbs: list[int]) -> None:
+        self._pages.close(self._pages.open(Position(done=tuple(dbs), scanned=1)))
+        self._hub.repair.swaps += 1
+        self.give_up("test")
+        assert self._problem is not None
+        raise self._problem
+
+
+@pytest.mark.parametrize("lost", ["at once", "behind the flip"])
+async def test_a_forced_flip_ends_it_before_the_target_serves(
+    lost: str, relay_to: RelayTo, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has sent would be written over what clients write there: nobody could tell the newer value any more."""
+    forgives, waits, may = trio.Event(), trio.Event(), trio.Event()
+    fence_id = Side.fence_id
+
+    async def held(self: Courtesy, size: int) -> None:
+        waits.set()
+        await may.wait()
+
+    async def late(self: Side, client_id: int, process: str) -> None:
+        if lost != "at once":
+            await forgives.wait()
+        await fence_id(self, client_id, process)
+
+    monkeypatch.setattr(Side, "fence_id", late)
+    monkeypatch.setattr(Courtesy, "leave", held)
+    monkeypatch.setattr(flipping, "QUIET_SECONDS", 0.3)
+    server_62.call("SET", "k", "old")
+    async with in_process(server_62, server_91, backfilled=False) as running, trio.open_nursery() as nursery:
+        proxy, mirror = running.proxy, running.proxy.mirror
+        proxy.settings = replace(proxy.settings, ferry=1)
+        url, relay = mirror.url, ferry_by(running, relay_to(server_91))
+        filling = Filling(proxy)
+        nursery.start_soon(filling.run, Plan())
+        await waits.wait()
+        await in_thread(relay.hold, Way.TO_SERVER)
+        may.set()
+        await until(lambda: running.hub.beside, "a crossing")
+        await trio.sleep(0.1)  # into the relay; too early only makes the schedule harmless
+        mirror.url = url
+        client = await running.client()
+        await client.ask("SET k new")
+        jobs: Any = SimpleNamespace(filling=filling)
+        outcome = await flip(proxy, jobs, Terms(force=True))
+        assert outcome.flipped is (lost == "at once"), outcome
+        forgives.set()
+        await in_thread(relay.heal)
+        await trio.sleep(0.1)
+        assert await client.ask("GET k") == [b"$3\r\nnew\r\n"]
+        await until(lambda: filling.progress.complete, "the backfill")
+        await running.settled()
+        assert not await running.differences()
+        nursery.cancel_scope.cancel()
+
+
+async def test_what_happens_until_a_lost_one_is_fenced_is_not_kept(
+    relay_to: RelayTo, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mirror side may be away for hours."""
+    waits, forgives = trio.Event(), trio.Event()
+
+    async def fence_id(self: Side, client_id: int, process: str) -> None:
+        waits.set()
+        await forgives.wait()
+
+    server_62.call("SET", "k", "old")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        relay = ferry_by(running, relay_to(server_91))
+        async with journey(running) as made:
+            await in_thread(relay.hold, Way.TO_SERVER)
+            made.go()
+            await until(lambda: made.crossings.open, "a crossing")
+            monkeypatch.setattr(Side, "fence_id", fence_id)
+            made._ferrying.give_up("test")
+            with trio.fail_after(20):
+                await waits.wait()
+            assert running.proxy.journal.tap is None and running.hub.repair.keys.cleaned is None
+            assert running.hub.beside == 1
+            forgives.set()
+        assert running.hub.beside == 0
+        await in_thread(relay.heal)
+
+
+async def test_its_log_is_bounded_while_the_mirror_side_hangs(
+    server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("proxy.ferry.ferrying.LOG_BYTES", 500)
+    gate = Gate(monkeypatch)
+    server_62.call("SET", "k", "old")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        async with journey(running) as made:
+            client = await running.client()
+            gate.shut = True
+            await client.ask(*(f"SET k{number} new" for number in range(100)))
+            with trio.fail_after(3):  # far sooner than a link that hangs is given up
+                await made.ended.wait()
+            gate.shut = False
+        assert "too much was written" in made.problem
+
+
+async def test_dbs_are_swapped_and_it_is_lost(
+    server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it has settled is in another db by now."""
+    monkeypatch.setattr("proxy.filling.Ferrying", Lost)
+    server_62.call("SET", "k", "v")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        running.proxy.settings = replace(running.proxy.settings, ferry=1)
+        await running.at_rest()
+        assert not await running.differences()
+
+
+@pytest.mark.parametrize(
+    ("where", "why"),
+    [
+        ("redis://localhost:1", "connection refused"),
+        ("the source", "it has reached another server"),
+        ("redis://nobody:pw@{target}", "could not be fenced"),
+    ],
+    ids=["nowhere", "another server", "without a number"],
+)
+async def test_it_is_done_without_where_it_could_not_be_trusted(
+    where: str, why: str, server_62: Server, server_91: Server
+) -> None:
+    server_62.call("SET", "k", "v")
+    server_91.call("ACL", "SETUSER", "nobody", "on", ">pw", "~*", "+@all", "-client|id")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        target = f"127.0.0.1:{server_91.port}"
+        running.proxy.mirror.url = parse_url(
+            url_of(server_62) if where == "the source" else where.format(target=target)
+        )
+        with pytest.raises(FerryLost, match=why), trio.fail_after(20):
+            await ferrying(running).run(Selection(), Position(), [0])
+        assert not running.hub.beside and server_91.call("EXISTS", "k") == 0
+    server_91.call("ACL", "DELUSER", "nobody")
