@@ -25,6 +25,7 @@ from proxy.ferry.crossings import Crossing, Crossings
 from proxy.ferry.ferrying import Ferrying, FerryLost
 from proxy.filling import Filling, Plan
 from proxy.flip import Terms, flip
+from proxy.hub import FLIP
 from proxy.progress import Pages, Position, Progress
 from proxy.side import Side
 from tests.equality import What
@@ -46,8 +47,11 @@ class Journey:
         self.waits = 0  # crossings that are waiting for their leave
         self.ended = trio.Event()
         self.problem = ""
+        self.in_vain = False
         self._leave = trio.Event()
-        self._ferrying = Ferrying(running.proxy, self.pages, self.progress, leave=self._wait, in_vain=lambda: False)
+        self._ferrying = Ferrying(
+            running.proxy, self.pages, self.progress, leave=self._wait, in_vain=lambda: self.in_vain
+        )
 
     @property
     def crossings(self) -> Crossings:
@@ -107,10 +111,38 @@ async def test_an_effect_that_was_under_way_when_the_key_was_read(
             client = await running.client()
             gate.shut = True
             await client.ask("LTRIM k 1 -1")
+            await trio.sleep(0.05)  # some ticks, none of which may settle
             made.go()
             await until(lambda: server_91.call("EXISTS", "k") and not made.crossings.open, "the copy")
             gate.shut = False
             running.hub.mirror.flush()
+        await running.settled()
+        found = await running.differences()
+    assert [(one.key, one.what) for one in found] == ([] if guarded else [(b"k", What.VALUE)])
+
+
+@ON_OFF
+async def test_an_effect_that_was_under_way_when_it_began(
+    guarded: bool, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its log does not have it: it waits."""
+    if not guarded:
+        monkeypatch.setattr(Ferrying, "_all_settled", lambda self: trio.lowlevel.checkpoint())
+    gate = Gate(monkeypatch)
+    server_62.call("RPUSH", "k", "a", "b", "c", "d")
+    async with in_process(server_62, server_91, backfilled=False) as running, trio.open_nursery() as nursery:
+        client = await running.client()
+        gate.shut = True
+        await client.ask("LTRIM k 1 -1")
+        made = Journey(running)
+        made.go()
+        nursery.start_soon(made.run)
+        with trio.move_on_after(0.5 if guarded else 20):
+            await made.ended.wait()
+        gate.shut = False
+        running.hub.mirror.flush()
+        with trio.fail_after(20):
+            await made.ended.wait()
         await running.settled()
         found = await running.differences()
     assert [(one.key, one.what) for one in found] == ([] if guarded else [(b"k", What.VALUE)])
@@ -145,6 +177,33 @@ async def test_a_write_behind_what_was_read(
         found = await running.differences()
     expected = What.VALUE if "new" in command else What.EXTRA
     assert [(one.key, one.what) for one in found] == ([] if guarded else [(b"k", expected)])
+
+
+async def test_a_copy_under_way_does_not_cover_what_it_did(
+    relay_to: RelayTo, server_62: Server, server_91: Server
+) -> None:
+    """A copy in the lane was carried out before the ferry's write, and is answered behind it."""
+    server_62.call("SET", "k", "old")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        hub, relay = running.hub, ferry_by(running, relay_to(server_91))
+        async with journey(running) as made:
+            await in_thread(relay.hold, Way.TO_SERVER)
+            made.go()
+            await until(lambda: made.crossings.open, "a crossing")
+            await trio.sleep(0.1)  # into the relay; too early only makes the schedule harmless
+            client = await running.client()
+            running.stall(hub.mirror.link)
+            await client.ask("SET k new")
+            hub.repair.mark_unordered((0, b"k"), "test")
+            hub.flush()
+            await until(lambda: hub.repair.keys.queued_places(), "a copy")
+            await until(lambda: server_91.call("GET", "k") == b"new", "the effect")
+            await in_thread(relay.heal)
+            await made.ended.wait()
+            assert (0, b"k") in made.pages and made.pages.settled == Position(), "it is not settled yet"
+            running.go(hub.mirror.link)
+        await running.settled()
+        assert not await running.differences()
 
 
 @ON_OFF
@@ -291,6 +350,8 @@ async def test_what_happens_until_a_lost_one_is_fenced_is_not_kept(
             assert running.hub.beside == 1
             forgives.set()
         assert running.hub.beside == 0
+        directory = running.proxy.journal.directory
+        assert not journal.crossings(directory) and journal.unsettled(directory) == {(0, b"k")}
         await in_thread(relay.heal)
 
 
@@ -346,3 +407,57 @@ async def test_it_is_done_without_where_it_could_not_be_trusted(
             await ferrying(running).run(Selection(), Position(), [0])
         assert not running.hub.beside and server_91.call("EXISTS", "k") == 0
     server_91.call("ACL", "DELUSER", "nobody")
+
+
+async def test_what_the_target_refuses_it_is_copied_in_the_lane(server_62: Server, server_91: Server) -> None:
+    for key in ("k1", "k2", "other"):
+        server_62.call("SET", key, "v")
+    server_91.call("ACL", "SETUSER", "some", "on", ">pw", "~k*", "+@all")
+    async with in_process(server_62, server_91, backfilled=False) as running:
+        running.proxy.mirror.url = parse_url(f"redis://some:pw@127.0.0.1:{server_91.port}")
+        journey = ferrying(running)
+        with trio.fail_after(20):
+            await journey.run(Selection(), Position(), [0])
+        assert journey._progress.aside == 2
+        await running.settled()
+        assert not await running.differences()
+    server_91.call("ACL", "DELUSER", "some")
+
+
+@pytest.mark.parametrize("why", ["in vain", "a flip"])
+async def test_no_crossing_begins_when_it_must_not(why: str, server_62: Server, server_91: Server) -> None:
+    server_62.call("SET", "k", "v")
+    async with in_process(server_62, server_91, backfilled=False) as running, journey(running) as made:
+        made.in_vain = why == "in vain"
+        if why == "a flip":
+            running.hub.pause(FLIP)
+        made.go()
+        for _ in range(50):  # at once, or never
+            await trio.sleep(0.005)
+            assert not running.hub.beside
+        running.hub.resume(FLIP)
+
+
+@pytest.mark.parametrize("what", ["a flip", "SWAPDB"])
+async def test_the_backfill_begins_again_when_what_it_crossed_says_nothing_any_more(
+    what: str, server_62: Server, server_91: Server, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits = trio.Event()
+
+    async def held(self: Courtesy, size: int) -> None:
+        waits.set()
+        await trio.sleep_forever()
+
+    monkeypatch.setattr(Courtesy, "leave", held)
+    server_62.call("SET", "k", "v")
+    async with in_process(server_62, server_91, backfilled=False) as running, trio.open_nursery() as nursery:
+        proxy = running.proxy
+        proxy.settings = replace(proxy.settings, ferry=1)
+        nursery.start_soon(Filling(proxy).run, Plan())
+        await waits.wait()
+        if what == "SWAPDB":
+            running.hub.repair.swaps += 1
+        else:
+            proxy.roles.epoch += 1
+        await until(lambda: proxy.refills == 1, "a new beginning")
+        nursery.cancel_scope.cancel()
