@@ -248,7 +248,7 @@ class Ferrying:
 
     def _may_cross(self, hub: Hub) -> bool:
         return (
-            not hub.flipping
+            not hub.paused  # a flip, a stop, a serving side that is behind
             and len(self._pages) < MAX_PENDING
             and hub.lane.link is not None
             and hub.mirror.link is not None
