@@ -250,6 +250,8 @@ async def test_the_keys_of_an_open_crossing_are_on_disk(
             made.go()
             await until(lambda: made.crossings.open, "a crossing")
             assert journal.crossings(directory) == {(0, b"k")}
+            name = running.proxy.mirror.title("ferry").encode()
+            assert name in server_91.call("CLIENT", "LIST"), "by this name the next proxy fences it"
             assert not running.hub.settled, "a stop is not clean, a flip has to wait"
             await in_thread(relay.heal)
         assert not journal.crossings(directory)
@@ -434,7 +436,7 @@ async def test_no_crossing_begins_when_it_must_not(why: str, server_62: Server, 
         made.go()
         for _ in range(50):  # at once, or never
             await trio.sleep(0.005)
-            assert not running.hub.beside
+            assert not running.hub.beside and not made.progress.aside
         running.hub.resume(FLIP)
 
 

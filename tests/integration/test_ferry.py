@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import redis
 
+from proxy.journal import Journal
 from tests.equality import assert_equal_servers
 from tests.integration.outage_rig import Rig, rigs
 from tests.proxies import RunningProxy, until
@@ -263,7 +264,24 @@ def test_the_proxy_is_killed_while_keys_cross(make_rig: MakeRig) -> None:
     assert no_crossings(rig.proxy)
 
 
-@pytest.mark.parametrize("side", ["to_source", "to_target"])
+def test_what_a_former_proxy_left_is_copied_again(server_pool: Pool, start_proxy: StartProxy) -> None:
+    """Also when it was stopped, and when no backfill would look at the keys again."""
+    a, b = server_pool.get("redis-6.2"), server_pool.get("valkey-9.1")
+    fill(a, 10)
+    proxy = start_proxy(a, b, *FERRY, "--scrub", "0")
+    proxy.backfill()
+    ended(proxy)
+    proxy.stop()
+    Journal(proxy.state_dir / "journal").note_crossing(7, 0, [b"k:0", b"deleted"])
+    b.client().mset({"k:0": "older", "deleted": "older"})
+    proxy.start()
+    until(lambda: not b.client().exists("deleted"), "the copies")
+    proxy.wait_settled()
+    assert_equal_servers(a, b)
+    assert no_crossings(proxy)
+
+
+@pytest.mark.parametrize("side", [pytest.param("to_source", marks=pytest.mark.slow), "to_target"])
 def test_a_connection_is_lost_while_keys_cross(make_rig: MakeRig, side: str) -> None:
     rig = make_rig("redis-6.2", "valkey-9.1", *FERRY, keys=500, fill=False)
     fill_rig(rig)
@@ -295,7 +313,7 @@ def test_a_target_that_hangs_while_keys_cross(make_rig: MakeRig) -> None:
     rig.assert_equal()
 
 
-@pytest.mark.parametrize("command", ["FLUSHDB", "SWAPDB 0 1"])
+@pytest.mark.parametrize("command", [pytest.param("FLUSHDB", marks=pytest.mark.slow), "SWAPDB 0 1"])
 def test_a_command_that_touches_every_key_while_keys_cross(make_rig: MakeRig, command: str) -> None:
     rig = make_rig("redis-6.2", "valkey-9.1", *FERRY, keys=500, fill=False)
     fill_rig(rig)
