@@ -297,6 +297,7 @@ def test_a_connection_is_lost_while_keys_cross(make_rig: MakeRig, side: str) -> 
     assert no_crossings(rig.proxy)
 
 
+@pytest.mark.slow
 def test_a_target_that_hangs_while_keys_cross(make_rig: MakeRig) -> None:
     """Clients notice nothing; what the ferry has sent is carried out behind the hang."""
     rig = make_rig("redis-6.2", "valkey-9.1", *FERRY, keys=500, fill=False)
