@@ -257,6 +257,12 @@ class Hub:
         if self._conditions:
             self._check()
 
+    def rest(self) -> None:
+        """Do what was put off."""
+        if self.watch.read_late():
+            self.serve()
+        self.mirror.flush()
+
     def _check(self) -> None:
         waiting = []
         for condition, event in self._conditions:
