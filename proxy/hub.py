@@ -259,9 +259,9 @@ class Hub:
 
     def rest(self) -> None:
         """Do what was put off."""
+        self.mirror.flush()
         if self.watch.read_late():
             self.serve()
-        self.mirror.flush()
 
     def _check(self) -> None:
         waiting = []

@@ -29,6 +29,7 @@ def server(stage: Stage) -> Iterator[socket.socket]:
     ours, theirs = socket.socketpair()
     watch._link = Link(Wire(ours), stage.hub.floor, watch, resp=3, scanner=Decoder())
     watch._barriers = [watch._switched_on]
+    theirs.settimeout(5)
     theirs.send(OK)
     watch._link.on_readable()
     assert watch.state is State.ON
