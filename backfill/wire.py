@@ -11,12 +11,13 @@ import ssl
 from collections import deque
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from itertools import islice
 from typing import Final
 
 import trio
 
 READ_BYTES: Final = 128 * 1024  # one read; larger gains nothing, as replies are handed on read by read
-SEND_BYTES: Final = 256 * 1024  # pieces that wait are put together to so many for one system call
+MAX_PIECES: Final = 64  # that wait go out in one system call, uncopied (64 KB each: 3 of 8 µs were the copy)
 _NO_SERVER: Final[Mapping[str, str]] = {}
 
 
@@ -86,28 +87,16 @@ class Wire:
         """Send more of what is kept; True when nothing is left."""
         out = self._out
         while out:
-            if len(out) > 1 and len(out[0]) < SEND_BYTES:
-                self._gather()
-            data = out[0]
             try:
-                sent = self.sock.send(data)
+                sent = self.sock.send(out[0]) if len(out) == 1 else self.sock.sendmsg(islice(out, MAX_PIECES))
             except BlockingIOError:
                 return False
             self._pending -= sent
-            if sent < len(data):
-                out[0] = memoryview(data)[sent:]
-            else:
-                out.popleft()
+            while out and sent >= len(out[0]):
+                sent -= len(out.popleft())
+            if sent:
+                out[0] = memoryview(out[0])[sent:]
         return True
-
-    def _gather(self) -> None:
-        """Small pieces go out together."""
-        out = self._out
-        pieces, size = [out.popleft()], 0
-        while out and size < SEND_BYTES and len(out[0]) < SEND_BYTES:
-            pieces.append(out.popleft())
-            size += len(pieces[-1])
-        out.appendleft(b"".join(pieces) if len(pieces) > 1 else pieces[0])
 
     async def receive(self) -> bytes:
         """The next bytes, b"" at the end. Errors: OSError."""

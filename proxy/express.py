@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from proxy.items import Run
 from resp.catalog import NOWHERE, Route, Spec
-from resp.plain import CRLF, HEAD_BYTES, MANY_LINES, MAX_BYTES, read_big, read_columns, read_one
+from resp.plain import BIG_BYTES, CRLF, HEAD_BYTES, MANY_LINES, MAX_BYTES, NEAR_BYTES, read_big, read_columns, read_one
 
 if TYPE_CHECKING:
     from proxy.hub import Hub
@@ -39,15 +39,14 @@ class Express:
         lane = hub.lane
         if hub.paused or lane.link is None or not session.authenticated:
             return False
-        if len(data) <= MAX_BYTES or data.count(CRLF, 0, HEAD_BYTES) >= MANY_LINES:
+        args = read_big(data) if len(data) >= BIG_BYTES and data.find(b"*", 1, NEAR_BYTES) < 0 else None
+        if args is None:
+            if len(data) > MAX_BYTES and data.count(CRLF, 0, HEAD_BYTES) < MANY_LINES:
+                return False
             pieces = data.split(CRLF)
             args = read_one(pieces)
             if args is None:
                 return self._take_run(session, data, pieces)
-        else:
-            args = read_big(data)
-            if args is None:
-                return False
         spec = hub.router.catalog.by_name.get(args[0])
         if spec is None or session.owed >= session.window:
             return False

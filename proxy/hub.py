@@ -258,6 +258,12 @@ class Hub:
         if self._conditions:
             self._check()
 
+    def rest(self) -> None:
+        """Do what was put off."""
+        self.mirror.flush()
+        if self.watch.read_late():
+            self.serve()
+
     def _check(self) -> None:
         waiting = []
         for condition, event in self._conditions:

@@ -45,7 +45,19 @@ class Scanner(Protocol):
 class Link:
     """A live upstream connection. `scanner`: another one gives its owner other frames than bytes."""
 
-    __slots__ = ("_floor", "_full", "_scanner", "_watching_writes", "db", "dbs", "owner", "resp", "wire")
+    __slots__ = (
+        "_floor",
+        "_full",
+        "_scanner",
+        "_unread",
+        "_watching_writes",
+        "db",
+        "dbs",
+        "late",
+        "owner",
+        "resp",
+        "wire",
+    )
 
     def __init__(
         self, wire: Wire, floor: Floor, owner: Owner, *, db: int = 0, resp: int = 2, scanner: Scanner | None = None
@@ -57,8 +69,10 @@ class Link:
         self.dbs: set[int] = {db}  # dbs that a SELECT on this server is known to accept
         self._floor = floor
         self._scanner = FrameScanner() if scanner is None else scanner
+        self.late = False  # nobody waits for what comes: it may be read when the floor rests
         self._watching_writes = False
         self._full = False
+        self._unread = False  # something is there that was put off
         floor.add(self)
 
     def __repr__(self) -> str:
@@ -73,6 +87,21 @@ class Link:
         return self.wire.fileno()
 
     def on_readable(self) -> None:
+        if self.late and self.wire.tls is None:  # over TLS it would be told of it again and again
+            self._unread = True
+            self._floor.later()
+        else:
+            self.read()
+
+    def read_late(self) -> bool:
+        """Read what was put off; whether there was anything."""
+        unread, self._unread = self._unread, False
+        if unread:
+            self.read()
+        return unread
+
+    def read(self) -> None:
+        """What has come."""
         try:
             data = self.wire.recv_nowait()
             if data:

@@ -92,7 +92,7 @@ class Proxy:
         self.state = state
         self.roles = Roles(durable.serving, durable.epoch)
         self.hub = Hub(self.roles)
-        self.floor = platform_floor(self.hub.serve, self.hub.mirror.flush)
+        self.floor = platform_floor(self.hub.serve, self.hub.rest)
         self.hub.floor = self.floor
         self.hub.waiters = Waiters(self.hub)
         self.hub.watch = Watch(self.hub, enabled=settings.watch)

@@ -219,7 +219,7 @@ class Session:
     def _hung_up(self) -> None:
         """The client says no more. What it has said is executed, as a server would have it, and it hears the answers;
         unless it waits for something that may never come."""
-        said = self.owed or self._unsent or self.backlog or self.mode is not READY
+        said = self.owed or self.out or self._unsent or self.backlog or self.mode is not READY
         if not said or self.mode in NEVER_SURE or self.pin is not None:
             self.close()
         else:

@@ -5,6 +5,9 @@ Owns one connection with CLIENT TRACKING ON BCAST (6.0 and newer): the server te
 after the change. A key that the proxy's own commands explain is ignored, except while a script runs or has just run:
 which of the keys it wrote is known to nobody then. Everything else is copied. Scripts are not sent before the watch is
 on. When it breaks, what was missed is unknown, and status says so, as it does where the server refuses it.
+
+What it tells is read when the floor rests, a millisecond later and together, unless a barrier waits for it: otherwise
+each single write had its client wait for that, too (three reads for a SET that comes alone, where two do).
 """
 
 from __future__ import annotations
@@ -170,6 +173,7 @@ class Watch:
             passed()
             return
         self._barriers.append(lambda: self._second_ping(passed))
+        link.late = False
         link.send(_PING)
 
     def _second_ping(self, passed: Callable[[], None]) -> None:
@@ -231,6 +235,10 @@ class Watch:
         self.state = State.ON
         self._release()
 
+    def read_late(self) -> bool:
+        """Read what was put off; whether there was anything."""
+        return self._link is not None and self._link.read_late()
+
     def on_frames(self, frames: list[object]) -> None:
         """Decoded ones."""
         for frame in frames:
@@ -240,6 +248,8 @@ class Watch:
                 self._refused(str(frame))
             elif self._barriers:
                 self._barriers.pop(0)()
+        if self._link is not None:
+            self._link.late = not self._barriers
 
     def _refused(self, text: str) -> None:
         self._barriers.clear()

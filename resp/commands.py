@@ -86,8 +86,9 @@ class CommandParser:
         """Bytes of the incomplete command, and of what waits behind an AUTH."""
         return self._taken + len(self._held)
 
-    def feed(self, data: bytes) -> list[list[bytes]]:
-        """Every command that is complete now. Empty ones (`*0`, `*-1`, a blank line) are skipped, as servers do.
+    def feed(self, data: bytes, position: int = 0) -> list[list[bytes]]:
+        """Every command that is complete now, of `data` from `position` on. Empty ones (`*0`, `*-1`, a blank line) are
+        skipped, as servers do.
 
         A protocol error is in `error` afterwards: the commands before it are returned, what follows it is ignored.
 
@@ -97,8 +98,10 @@ class CommandParser:
         if not self.fresh or not self.authenticated:
             return self._resume(data)
         commands: list[list[bytes]] = []
-        position, size = 0, len(data)
-        if size >= _DEEP_PIPELINE_BYTES and data.find(b"*", 1, _NEAR_BYTES) > 0:
+        size = len(data)
+        if size - position >= _DEEP_PIPELINE_BYTES and data.find(b"*", position + 1, position + _NEAR_BYTES) > 0:
+            if position:
+                data, size, position = data[position:], size - position, 0
             position = read_pipeline(data, commands)
         while position < size:
             try:
@@ -150,7 +153,7 @@ class CommandParser:
             self._held.clear()
         while position < len(data):
             if self.authenticated and not self._missing:
-                commands += self.feed(data[position:])
+                commands += self.feed(data, position)
                 break
             position = self._read_command(data, position, commands)
             if commands and commands[-1][0].upper() in AUTHENTICATING and not self.authenticated:
@@ -167,7 +170,7 @@ class CommandParser:
         self._bulk = -1
 
     def _hold(self, data: bytes, position: int) -> int:
-        self._held += data[position:]
+        self._held += memoryview(data)[position:]
         self.fresh = False
         return len(data)
 

@@ -15,11 +15,18 @@ QUEUED = b"+QUEUED\r\n"
 NULL_BULK = b"$-1\r\n"
 NULL = b"_\r\n"
 
+BIG_BYTES = 8192  # of the last argument: from here on pack_command's two copies cost more (64 KB: 4.7 µs for 2.0)
+
 _LINE_BREAKS = bytes.maketrans(b"\r\n", b"  ")  # as Redis does: an error or status must stay one line
 
 
 def encode(args: Sequence[bytes]) -> bytes:
     """A command as an array of bulk strings: the only form in which commands go upstream."""
+    if args and len(args[-1]) >= BIG_BYTES:
+        pieces = [b"*%d\r\n" % len(args)]
+        for arg in args:
+            pieces += (b"$%d\r\n" % len(arg), arg, b"\r\n")
+        return b"".join(pieces)
     packed: bytes = pack_command(tuple(args))  # type: ignore[arg-type]  # the stub says: a tuple of one
     return packed
 

@@ -15,6 +15,8 @@ CRLF = b"\r\n"
 MAX_BYTES = (
     32 * 1024
 )  # of a chunk: beyond it split's copies cost more than they save (16 SETs of 4 KB: 1.3 of the CPU),
+BIG_BYTES = 512  # of a chunk: from here on it pays to look whether it is one command with a long argument,
+NEAR_BYTES = 512  # unless a second one begins as near as this
 HEAD_BYTES = 512  # unless in so many bytes there are
 MANY_LINES = 12  # ends of arguments and headers: then arguments are small (64 MSETs of 10 keys: 0.32 of the CPU)
 MAX_ARG_BYTES = 10_000
@@ -23,6 +25,7 @@ MAX_ARGS = 64  # MSET of 10 keys: 0.43 of the proxy's CPU time
 _HEADERS = tuple(b"$%d" % size for size in range(MAX_ARG_BYTES))
 _header = _HEADERS.__getitem__
 _COUNTS = {b"*%d" % count: count for count in range(1, MAX_ARGS + 1)}
+_SPLITS = {(b"*%d\r\n" % count)[:4]: 2 * count for count in range(1, MAX_ARGS + 1)}  # by which the last one is left
 _ONE = {2 * count + 2: b"*%d" % count for count in range(1, MAX_ARGS + 1)}  # pieces of a single command: its count
 
 
@@ -54,23 +57,35 @@ def read_one(pieces: list[bytes]) -> list[bytes] | None:
 
 
 def read_big(data: bytes) -> list[bytes] | None:
-    """The arguments, when a chunk beyond MAX_BYTES is exactly one command whose last argument is nearly all of it, and
-    begins within its first HEAD_BYTES: only what stands before that has to be split (64 KB: 4 µs, where reading and
-    encoding it again take 12)."""
-    pieces = data[:HEAD_BYTES].split(CRLF)
-    count = _COUNTS.get(pieces[0])
-    if count is None or len(pieces) <= 2 * count or not data.endswith(CRLF):
+    """The arguments, when a chunk is exactly one command whose last argument is most of it: only what stands before
+    that is split, as `split` looks at every byte, and takes 1 ns for each (1 KB: 0.7 µs for 1.2; 64 KB: 4 µs, where
+    reading and encoding it again take 12)."""
+    splits = _SPLITS.get(data[:4])
+    if splits is None or not data.endswith(CRLF):
         return None
-    args = pieces[2 : 2 * count : 2]
+    pieces = (data if len(data) < MAX_ARG_BYTES else data[:HEAD_BYTES]).split(CRLF, splits)
+    if len(pieces) <= splits:
+        return None
+    tail = pieces.pop()
+    args = pieces[2::2]
     try:
-        if pieces[1 : 2 * count - 1 : 2] != [_HEADERS[len(arg)] for arg in args]:
-            return None
+        if len(data) < MAX_ARG_BYTES:
+            if not tail or pieces[-1] != _HEADERS[len(tail) - 2]:
+                return None
+            last = tail[:-2]
+        else:
+            size = len(data) - HEAD_BYTES + len(tail) - 2
+            if pieces[-1] != b"$%d" % size:
+                return None
+            last = data[-2 - size : -2]
+        index = 1
+        for arg in args:
+            if pieces[index] != _HEADERS[len(arg)]:
+                return None
+            index += 2
     except IndexError:
         return None
-    start = sum(map(len, pieces[: 2 * count])) + 4 * count
-    if pieces[2 * count - 1] != b"$%d" % (len(data) - start - 2):
-        return None
-    args.append(data[start:-2])
+    args.append(last)
     return args
 
 

@@ -32,13 +32,13 @@ def echo(floor: EpollFloor) -> Iterator[Echo]:
 
 
 async def test_trio_keeps_its_epoll_where_we_look() -> None:
-    assert epoll_floor._epoll_of_trio() is not None
+    assert epoll_floor._Trio.found() is not None
 
 
 async def test_with_a_trio_that_keeps_it_elsewhere(
     floor: EpollFloor, echo: Echo, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(epoll_floor, "_epoll_of_trio", lambda: None)
+    monkeypatch.setattr(epoll_floor._Trio, "found", lambda: None)
     nursery.start_soon(floor.run)
     for _ in range(3):
         echo.peer.send(b"hello")
@@ -75,8 +75,10 @@ async def test_a_deadline_that_a_handler_brings_forward(floor: EpollFloor, echo:
 
 async def test_a_thread_that_comes_back(floor: EpollFloor, echo: Echo, nursery: trio.Nursery) -> None:
     nursery.start_soon(floor.run)
+    began = trio.current_time()
     with trio.fail_after(5):
         await trio.to_thread.run_sync(threading.Event().wait, 0.05)
+    assert trio.current_time() - began < 4
 
 
 async def test_timers_and_chains_of_turns_while_sockets_are_busy(

@@ -139,6 +139,11 @@ def taken(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
         (pipeline("MSET a 1", "MSET b 1 c 1"), False),
         (pipeline(*["MSET" + 31 * " key thirteen-byte"] * 60), True),  # more than MAX_BYTES, of small arguments
         (pipeline(*["SET key " + "x" * 1000] * 60), False),
+        (pipeline("SET key " + "x" * 1000), True),
+        (pipeline("SET key " + "x" * 1000 + "*"), True),
+        (pipeline("SET key " + "*" + "x" * 1000), True),
+        (pipeline("SET key " + "x" * 20_000), True),
+        (pipeline("SET key " + "x" * 9998)[:-10_000], False),
         (pipeline("MSETNX a 1", "MSETNX b 1"), False),
         (pipeline("RENAME a b", "RENAME b c"), False),  # its keys are known, its effect is not
         (pipeline("GET a", "SET a 1"), False),

@@ -264,3 +264,15 @@ def test_the_end_of_input_while_a_connection_is_opened(stage: Stage, monkeypatch
     stage.serve()
     stage.pin.answers(OK)
     assert client.hears() == OK + b"<closed>"
+
+
+@pytest.mark.parametrize("says", [["GET a"], ["GET a", "GET b"], ["INCR a"]])
+def test_the_end_of_input_comes_with_the_last_reply(stage: Stage, says: list[str]) -> None:
+    """In one batch: nothing is owed any more, but nothing has been sent yet."""
+    client = stage.client()
+    client.says(*says)
+    stage.lane.owner.on_frames([ONE] * len(says))
+    client.sock.shutdown(socket.SHUT_WR)
+    client.session.on_readable()
+    stage.serve()
+    assert client.hears() == ONE * len(says) + b"<closed>"

@@ -119,6 +119,17 @@ def test_bytes_behind_a_command_are_the_next_one(name: str) -> None:
     assert parser.feed(b"NG\r\nPING\n") == [[b"PING"], [b"PING"]]
 
 
+@pytest.mark.parametrize("size", [3, 600, 70_000])
+def test_the_rest_of_a_command_with_a_pipeline_behind_it(size: int) -> None:
+    """Shallow, deep, and of big arguments, whose end comes in the next chunk."""
+    first = [b"SET", b"k", b"x" * size]
+    behind = [[b"GET", b"%d" % number] for number in range(100)]
+    for commands in ([first, *behind[:2]], [first, *behind], [first, first, first]):
+        data = b"".join(map(encode, commands))
+        for place in (30, len(encode(first)) - 3):
+            assert feed([data[:place], data[place:-1], data[-1:]])[0] == commands
+
+
 @pytest.mark.parametrize("name", BAD)
 def test_errors_in_any_two_chunks(name: str) -> None:
     data, text = BAD[name]

@@ -19,6 +19,12 @@ def test_any_command_is_an_array_of_its_arguments(args: list[bytes]) -> None:
     assert e.encode(args) == e.array([e.bulk(arg) for arg in args])
 
 
+@pytest.mark.parametrize("size", [e.BIG_BYTES - 1, e.BIG_BYTES, 100_000])
+def test_big_arguments(size: int) -> None:
+    for args in ([b"x" * size], [b"SET", b"k", b"\r\n" * (size // 2)], [b"", b"x" * size, b"y" * size]):
+        assert e.encode(args) == e.array([e.bulk(arg) for arg in args])
+
+
 @pytest.mark.parametrize(
     ("frame", "expected"),
     [

@@ -75,23 +75,25 @@ def test_every_header_counts(count: int, argc: int) -> None:
 
 
 BIG = b"x" * MAX_BYTES
+LONG = b"x" * 2000  # read in one go, as its header is in the tables
 
 
-@given(COMMANDS, st.sampled_from([BIG, CRLF.join([BIG, BIG]), BIG + b"\r", BIG + CRLF]))
-def test_one_big_command(head: list[bytes], value: bytes) -> None:
-    args = [*head, value]
+@given(COMMANDS, st.sampled_from([BIG, LONG]), st.sampled_from([b"", b"\r", CRLF, CRLF + LONG]))
+def test_one_big_command(head: list[bytes], value: bytes, rest: bytes) -> None:
+    args = [*head, value + rest]
     found = read_big(encode(args))
     assert found in (None, args)
     assert found == args or any(CRLF in arg for arg in head)
 
 
 @pytest.mark.parametrize("head", [[], [b"SET", b"k"], [b"HSET", b"k" * 30, b"f"], [b"SET", b"k" * 480]])
-def test_nothing_else_is_one_big_command(head: list[bytes]) -> None:
+@pytest.mark.parametrize("value", [BIG, LONG])
+def test_nothing_else_is_one_big_command(head: list[bytes], value: bytes) -> None:
     """One wrong byte in front of the value, a byte more or less behind it, another command behind it, the value in
     front of another argument."""
-    data = encode([*head, BIG])
-    start = data.index(BIG)
-    assert (read_big(data) is not None) == (start < 512)
+    data = encode([*head, value])
+    start = data.index(value)
+    assert (read_big(data) is not None) == (start < 512 or value is LONG)
     for place in range(start):
         for wrong in (b"1", b"7", b"\r", b"*"):
             other = data[:place] + wrong + data[place + 1 :]
@@ -103,6 +105,15 @@ def test_nothing_else_is_one_big_command(head: list[bytes]) -> None:
         data + CRLF,
         data * 2,
         data + encode([b"PING"]),
-        encode([*head, BIG, b"EX"]),
     ):
         assert read_big(other) is None
+    args = [*head, value, b"EX"]
+    assert read_big(encode(args)) == (args if value is LONG else None)
+
+
+@pytest.mark.parametrize("size", [0, 1, 2, 9997, 9998, 9999, 10_000, 40_000])
+def test_a_command_whose_end_has_not_come(size: int) -> None:
+    """The header of the last argument says how much is to come, wherever the chunk ends."""
+    data = encode([b"SET", b"k" * 600, b"x" * size])
+    for missing in {1, 2, 3, *range(max(size, 1), size + 20)}:
+        assert read_big(data[: len(data) - missing]) is None
