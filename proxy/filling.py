@@ -36,6 +36,7 @@ log = logging.getLogger("crossfade")
 
 WINDOW = 2000  # keys found but not yet copied; more would only be memory
 PAGE = 200  # keys of one SCAN: their sizes are asked for in one go, which holds the server for 0.2 ms
+EXTRAS = 1000  # keys of the mirror side looked for on the serving side in one go
 PORTION = 100  # keys marked in one go
 SETTLE_SECONDS = 0.2  # how often the end of the last copies is looked at
 AGAIN_SECONDS = 1.0  # after a lost connection
@@ -371,7 +372,7 @@ class Filling:
                 for db in await databases(mirror):
                     await select(mirror, db)
                     await select(serving, db)
-                    async for keys in scan(mirror):
+                    async for keys in scan(mirror, count=EXTRAS):
                         for key in await _missing(serving, keys):
                             self.progress.extra += 1
                             proxy.hub.repair.mark_unordered((db, key), "only on the mirror side", lag=True)

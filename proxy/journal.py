@@ -176,24 +176,16 @@ class Journal:
 
     # -- crossings -----------------------------------------------------------------------------------------------
 
-    def note_crossing(self, number: int, db: int, keys: Sequence[bytes]) -> None:
-        """Another process is about to write these keys on the mirror side, without a place in the order.
-        Errors: OSError."""
-        body = b"".join([ENTRY.pack(db, len(key)) + key for key in keys])
-        path = self.directory / f"{number}{CROSSING}"
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        try:
-            with open(fd, "wb") as file:
-                file.write(MAGIC + _record(body))
-        except OSError:
-            path.unlink(missing_ok=True)
-            raise
-
     def forget_crossing(self, number: int) -> None:
         """It has ended, and those of its keys that are not fine are noted."""
         self.commit()
         with suppress(OSError):  # then the next start copies them without need
             (self.directory / f"{number}{CROSSING}").unlink()
+
+    def forget_crossings(self) -> None:
+        """Nobody copies anything here, and the keys of all crossings are noted, or fine."""
+        for path in self.directory.glob(f"*{CROSSING}"):
+            self.forget_crossing(int(path.stem))
 
     def _take_over_crossings(self) -> None:
         """What a former proxy had under way is noted here from now on. Errors: JournalError, OSError."""
@@ -347,6 +339,20 @@ class Journal:
 
 def _record(body: bytes) -> bytes:
     return RECORD.pack(len(body), zlib.crc32(body)) + body
+
+
+def note_crossing(directory: Path, number: int, db: int, keys: Sequence[bytes]) -> None:
+    """These keys are about to be written on the mirror side, without a place in the order; called by the process that
+    does so. Errors: OSError."""
+    body = b"".join([ENTRY.pack(db, len(key)) + key for key in keys])
+    path = directory / f"{number}{CROSSING}"
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    try:
+        with open(fd, "wb") as file:
+            file.write(MAGIC + _record(body))
+    except OSError:
+        path.unlink(missing_ok=True)
+        raise
 
 
 def crossings(directory: Path) -> set[Place]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
+
+NICE = 19  # live traffic comes first, from the first import on
+os.nice(NICE)
+
+# ruff: noqa: E402
+import json
 import signal
 import socket
 from contextlib import suppress
@@ -17,7 +22,6 @@ from backfill.errors import BackfillError, ConnectError, ConnectionLost
 from backfill.url import Url
 from proxy.ferry.walk import Walk
 
-NICE = 5  # live traffic comes first
 READ_BYTES = 64 * 1024
 
 
@@ -100,7 +104,6 @@ def main() -> None:
     """One journey."""
     setproctitle(f"crossfade ferry of {os.getppid()}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the proxy decides what Ctrl-C means
-    os.nice(NICE)
     trio.run(_run, socket.socket(fileno=os.dup(0)))
 
 

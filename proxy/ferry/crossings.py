@@ -10,7 +10,7 @@ end.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterable, Set
 from dataclasses import dataclass, field
 
 from proxy.dirty import DirtyKeys, Place
@@ -26,31 +26,26 @@ class Tick:
     number: int
     written: list[bytes] = field(default_factory=list)  # as the journal commits them
     cleaned: list[Place] = field(default_factory=list)
-    _taken: int = 0
-    _places: set[Place] = field(default_factory=set)
-    _everything: bool = False  # a command that touches every key
+    _read: int = 0
+    _keys: dict[int, set[bytes]] = field(default_factory=dict)  # by db
 
-    def places(self) -> set[Place]:
-        """The keys that it knows of so far."""
-        for body in self.written[self._taken :]:
-            for place in entries(body):
-                self._places.add(place)
-                self._everything = self._everything or place[0] == BARRIER_DB
-        self._taken = len(self.written)
-        if self.cleaned:
-            self._places.update(self.cleaned)
-        return self._places
+    def touches(self, db: int, keys: frozenset[bytes]) -> Set[bytes]:
+        """Which of these keys."""
+        known = self._keys
+        for body in self.written[self._read :]:
+            for where, key in entries(body):
+                known.setdefault(where, set()).add(key)
+        self._read = len(self.written)
+        if BARRIER_DB in known:  # a command that touches every key
+            return keys
+        found = keys & known.get(db, frozenset())
+        return found | {key for where, key in self.cleaned if where == db and key in keys} if self.cleaned else found
 
     @property
     def size(self) -> int:
         """Bytes of what it knows, about."""
         names = sum(map(len, self.written)) + sum(len(key) for _, key in self.cleaned)
         return names + OBJECT_BYTES * (len(self.written) + len(self.cleaned))
-
-    def touches(self, places: set[Place]) -> set[Place]:
-        """Which of them."""
-        found = self.places() & places
-        return places if self._everything else found
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +54,7 @@ class Crossing:
 
     number: int
     db: int
-    keys: Sequence[bytes]
+    keys: frozenset[bytes]
     page: int
     since: int  # the first tick that may touch it
 
@@ -99,17 +94,22 @@ class Crossings:
         while self._ticks[0].number < needed:
             self._ticks.popleft()
 
-    def begin(self, number: int, db: int, keys: Sequence[bytes], page: int) -> Crossing:
+    def begin(self, number: int, db: int, keys: Iterable[bytes], page: int) -> Crossing:
         """Open a crossing: its keys are read from now on."""
-        crossing = self.open[number] = Crossing(number, db, keys, page, self._unsettled)
+        crossing = self.open[number] = Crossing(number, db, frozenset(keys), page, self._unsettled)
         return crossing
 
-    def end(self, number: int) -> tuple[Crossing, set[Place]]:
+    def end(self, number: int) -> tuple[Crossing, set[bytes]]:
         """Close a crossing, all of whose writes are acknowledged; which of its keys are to be copied again."""
         crossing = self.open.pop(number)
-        places = {(crossing.db, key) for key in crossing.keys}
-        touched = {place for place in places if place in self._dirty} if len(self._dirty) else set()
+        touched = self._marked(crossing)
         for tick in self._ticks:
             if tick.number >= crossing.since:
-                touched |= tick.touches(places)
+                touched |= tick.touches(crossing.db, crossing.keys)
         return crossing, touched
+
+    def _marked(self, crossing: Crossing) -> set[bytes]:
+        dirty, db, keys = self._dirty, crossing.db, crossing.keys
+        if len(dirty) < len(keys):
+            return {key for where, key in dirty.places() if where == db and key in keys}
+        return {key for key in keys if (db, key) in dirty}

@@ -12,7 +12,7 @@ import os
 import socket
 import subprocess
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,7 +22,7 @@ import trio
 import proxy
 from backfill.direct.selection import Selection
 from backfill.errors import BackfillError, ConnectionLost
-from proxy.ferry.crossings import Crossings
+from proxy.ferry.crossings import Crossing, Crossings
 from proxy.ferry.words import keys_of
 from proxy.front.channel import Channel, Message
 from proxy.progress import Pages, Position, Progress
@@ -167,6 +167,7 @@ class Ferrying:
                 "mirror": asdict(self._mirror.url.with_db(0)),
                 "name": self._serving.title("ferry"),
                 "absolute": b"PEXPIRETIME" in self._serving.facts.commands,
+                "journal": os.fspath(self._owner.journal.directory),
                 "selection": selection.describe(),
                 "start": asdict(start),
                 "dbs": [db for db in dbs if db not in start.done],
@@ -203,8 +204,9 @@ class Ferrying:
             await self._mirror.fence_id(*self._fence)
             for number in list(self._crossings.open):
                 crossing = self._crossings.open.pop(number)
-                self._again(crossing.number, crossing.page, [(crossing.db, key) for key in crossing.keys])
+                self._again(crossing, crossing.keys)
             self._hub.flush()
+        self._owner.journal.forget_crossings()  # also those that it has not had leave for
 
     # -- what it tells -------------------------------------------------------------------------------------------
 
@@ -235,9 +237,9 @@ class Ferrying:
     async def _open_all(self) -> None:
         """Crossings, and what is left to the lane, in the order of the scan."""
         async for message in self._opening:
-            db, keys, sizes = message["db"], keys_of(message["keys"]), message["sizes"]
+            db, keys = message["db"], keys_of(message["keys"])
             left = dict(zip(keys_of(message["left"]), message["left_sizes"], strict=True))
-            await self._leave(len(keys) + len(left), sum(sizes))
+            await self._leave(len(keys) + len(left), message["size"])
             while not self._may_cross(self._hub):
                 await trio.sleep(LOOK_SECONDS)
             end = message["end"]
@@ -257,11 +259,6 @@ class Ferrying:
     def _open(self, number: int, db: int, keys: list[bytes], page: int) -> None:
         if self._channel is None or self._ended.is_set() or self._in_vain():
             return  # the page stays open: it is scanned again
-        try:
-            self._owner.journal.note_crossing(number, db, keys)
-        except OSError as problem:
-            self._end(FerryLost(f"its keys cannot be written to the journal: {problem.strerror}"))
-            return
         self._crossings.begin(number, db, keys, page)
         self._hub.beside += 1
         self._channel.send({"is": "go", "number": number, "shift": self._owner.roles.shift_ms})
@@ -278,20 +275,21 @@ class Ferrying:
     def _close(self, message: Message) -> None:
         """Every key is written there, and acknowledged, but for some that it leaves to the lane."""
         crossing, touched = self._crossings.end(message["number"])
-        left = {(crossing.db, key) for key in keys_of(message["left"])}
-        fine = len(crossing.keys) - len(touched | left)
+        again = touched.union(keys_of(message["left"]))
+        fine = len(crossing.keys) - len(again)
         self._progress.copied += fine
         self._progress.aside += fine
-        self._again(crossing.number, crossing.page, [*touched, *(left - touched)])
+        self._again(crossing, again)
 
-    def _again(self, number: int, page: int, places: list[tuple[int, bytes]]) -> None:
+    def _again(self, crossing: Crossing, keys: Iterable[bytes]) -> None:
         """These keys are copied in the lane, behind whatever was done to them. The journal has them before the file
         of the crossing goes."""
         journal, repair = self._owner.journal, self._hub.repair
-        for place in places:
-            self._pages.add(page, place)
+        for key in keys:
+            place = crossing.db, key
+            self._pages.add(crossing.page, place)
             journal.note_one(*place)
             repair.mark_unordered(place, AGAIN, lag=True)
-        journal.forget_crossing(number)
+        journal.forget_crossing(crossing.number)
         self._hub.beside -= 1
-        self._pages.close(page)
+        self._pages.close(crossing.page)

@@ -7,6 +7,8 @@ read in blocks so that the serving side is never held for more than a moment.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import hiredis
@@ -17,13 +19,25 @@ from backfill.direct.pipe import Pipe
 from backfill.errors import BackfillError, ScanError
 from proxy import together
 from proxy.ferry.words import selection_of, text_of
+from proxy.journal import note_crossing
 from resp.encode import encode
 
-KEYS = 1000  # of a page, about; a crossing has not more
+KEYS = 1000  # of a page, about; a crossing has not more: the proxy hears and judges so many in 0.2 ms
 BYTES = 512 * 1024  # of a crossing, as MEMORY USAGE has it
-BLOCK = 128  # keys read in one go: 0.2 ms of the server's time
-DEPTH = 2  # crossings under way: while one is read, another is written
+SCANNED = 128  # keys of one SCAN,
+BLOCK = 64  # or whose size is asked for, or that are read, in one go: clients wait for 0.1 ms at most
+DEPTH = 4  # crossings under way: while some are read, others are written
 SKEW_MS = 100  # clocks further apart: deadlines of fields inside a payload would be wrong by that much
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The keys of some SCANs, and the position (as in `Position`, for JSON) at its beginning and behind its end."""
+
+    db: int
+    keys: list[bytes]
+    begin: dict[str, Any]
+    end: dict[str, Any]
 
 
 class Walk:
@@ -33,6 +47,7 @@ class Walk:
         self._source, self._target = source, target
         self._tell = tell
         self._selection = selection_of(journey["selection"])
+        self._journal = Path(journey["journal"])
         self._absolute = journey["absolute"]
         self._dbs = journey["dbs"]
         self._start = journey["start"]
@@ -51,44 +66,57 @@ class Walk:
 
     async def run(self) -> None:
         """All dbs. Errors: BackfillError."""
-        done = list(self._start["done"])
+        found, pages = trio.open_memory_channel[Page](1)  # one is scanned while the keys of another are asked for
         async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._scan, found)
+            async for page in pages:
+                await self._take(nursery, page)
+
+    async def _scan(self, found: trio.MemorySendChannel[Page]) -> None:
+        done = list(self._start["done"])
+        async with found:
             for db in self._dbs:
                 await self._source.enter(db)
                 await self._target.enter(db)
                 cursor = self._start["cursor"].encode() if db == self._start["db"] else b"0"
                 while True:
-                    keys, following = await self._scan(db, cursor)
-                    last = following == b"0"
-                    here = {"db": db, "cursor": cursor.decode(), "done": done}
+                    keys, following = await self._page(db, cursor)
+                    begin = {"db": db, "cursor": cursor.decode(), "done": done}
                     end = {"db": db, "cursor": following.decode(), "done": done}
-                    if last:
+                    if following == b"0":
                         done = [*done, db]
                         end = {"db": -1, "cursor": "0", "done": done}
-                    await self._take(nursery, db, keys, here, end)
+                    await found.send(Page(db, keys, begin, end))
                     cursor = following
-                    if last:
+                    if cursor == b"0":
                         break
 
-    async def _scan(self, db: int, cursor: bytes) -> tuple[list[bytes], bytes]:
-        command = [b"SCAN", cursor, *self._selection.scan_options(), b"COUNT", b"%d" % KEYS]
-        (reply,) = await self._source.send(encode(command), 1, db).wait()
-        if isinstance(reply, hiredis.ReplyError):
-            raise ScanError(f"SCAN: {reply}")
-        return list(dict.fromkeys(self._selection.filter(reply[1]))), reply[0]
+    async def _page(self, db: int, cursor: bytes) -> tuple[list[bytes], bytes]:
+        """The keys that are meant of some SCANs, and where the next page begins."""
+        keys: dict[bytes, None] = {}
+        for _ in range(KEYS // SCANNED):  # not more, however few of the keys are meant: the checkpoint is to advance
+            command = [b"SCAN", cursor, *self._selection.scan_options(), b"COUNT", b"%d" % SCANNED]
+            (reply,) = await self._source.send(encode(command), 1, db).wait()
+            if isinstance(reply, hiredis.ReplyError):
+                raise ScanError(f"SCAN: {reply}")
+            cursor, found = reply
+            keys |= dict.fromkeys(self._selection.filter(found))
+            if cursor == b"0":
+                break
+        return list(keys), cursor
 
-    async def _take(
-        self, nursery: trio.Nursery, db: int, keys: list[bytes], here: dict[str, Any], end: dict[str, Any]
-    ) -> None:
+    async def _take(self, nursery: trio.Nursery, page: Page) -> None:
         """Cross with the keys of one page, in as many crossings as it takes; the last one is the end of the page."""
+        db, keys = page.db, page.keys
         small, sizes, left = await self._look(db, keys)
         ends = bulk.cut(sizes, KEYS, BYTES) if small else [0]
         start = 0
         for index in ends:
             await self._room.acquire()
-            part, part_sizes = small[start:index], sizes[start:index]
+            part = small[start:index]
             last = index == ends[-1]
             self._number += 1
+            self._note(self._number, db, part)
             leave = self._leaves[self._number] = trio.Event()
             self._tell(
                 {
@@ -96,23 +124,33 @@ class Walk:
                     "number": self._number,
                     "db": db,
                     "keys": text_of(part),
-                    "sizes": part_sizes,
+                    "size": sum(sizes[start:index]),
                     "left": text_of(left) if last else [],
                     "left_sizes": list(left.values()) if last else [],
-                    "end": end if last else here,
+                    "end": page.end if last else page.begin,
                 }
             )
             nursery.start_soon(self._cross, self._number, db, part, leave)
             start = index
 
+    def _note(self, number: int, db: int, keys: list[bytes]) -> None:
+        """So that a start of the proxy knows of them, whatever becomes of both processes."""
+        try:
+            note_crossing(self._journal, number, db, keys)
+        except OSError as problem:
+            raise BackfillError(f"its keys cannot be written to the journal: {problem.strerror}") from None
+
     async def _look(self, db: int, keys: list[bytes]) -> tuple[list[bytes], list[int], dict[bytes, int]]:
         """The small keys of those that are meant, their sizes, and the other keys with theirs (0: not known)."""
         types = self._selection.types if len(self._selection.types) > 1 else frozenset()
-        data, count = bulk.probe(bulk.encoded(keys), types=bool(types))
-        replies = await self._source.send(data, count, db).wait() if count else []
-        found = replies[: len(keys)]
+        found: list[Any] = []
+        kinds: list[Any] = []
+        for start in range(0, len(keys), BLOCK):
+            names = bulk.encoded(keys[start : start + BLOCK])
+            replies = await self._source.send(*bulk.probe(names, types=bool(types)), db).wait()
+            found += replies[: len(names)]
+            kinds += replies[len(names) :]
         if types:
-            kinds = replies[len(keys) :]
             pairs = [(key, size) for key, size, kind in zip(keys, found, kinds, strict=True) if kind in types]
             keys, found = [key for key, _ in pairs], [size for _, size in pairs]
         if not set(map(type, found)) <= {int} or max(found, default=0) > together.BYTES:

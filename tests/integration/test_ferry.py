@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import redis
 
-from proxy.journal import Journal
+from proxy.journal import note_crossing
 from tests.equality import assert_equal_servers
 from tests.integration.outage_rig import Rig, rigs
 from tests.proxies import RunningProxy, until
@@ -272,7 +272,7 @@ def test_what_a_former_proxy_left_is_copied_again(server_pool: Pool, start_proxy
     proxy.backfill()
     ended(proxy)
     proxy.stop()
-    Journal(proxy.state_dir / "journal").note_crossing(7, 0, [b"k:0", b"deleted"])
+    note_crossing(proxy.state_dir / "journal", 7, 0, [b"k:0", b"deleted"])
     b.client().mset({"k:0": "older", "deleted": "older"})
     proxy.start()
     until(lambda: not b.client().exists("deleted"), "the copies")

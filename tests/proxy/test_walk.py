@@ -26,7 +26,7 @@ WITH_FIELDS = bytes([min(bulk.WITH_FIELD_DEADLINES)]) + b"payload"
     ],
 )
 def test_what_it_writes_as_it_is(payload: bytes | None, shift_ms: int, fits: bool) -> None:
-    journey = {"selection": Selection().describe(), "absolute": True, "dbs": [0], "start": {}}
+    journey = {"selection": Selection().describe(), "absolute": True, "dbs": [0], "start": {}, "journal": ""}
     walk = Walk(journey, None, None, None)  # type: ignore[arg-type]
     walk._shift_ms = shift_ms
     assert walk._fits(payload) is fits
