@@ -176,16 +176,11 @@ class Journal:
 
     # -- crossings -----------------------------------------------------------------------------------------------
 
-    def forget_crossing(self, number: int) -> None:
-        """It has ended, and those of its keys that are not fine are noted."""
-        self.commit()
-        with suppress(OSError):  # then the next start copies them without need
-            (self.directory / f"{number}{CROSSING}").unlink()
-
     def forget_crossings(self) -> None:
         """Nobody copies anything here, and the keys of all crossings are noted, or fine."""
+        self.commit()
         for path in self.directory.glob(f"*{CROSSING}"):
-            self.forget_crossing(int(path.stem))
+            forget_crossing(self.directory, int(path.stem))
 
     def _take_over_crossings(self) -> None:
         """What a former proxy had under way is noted here from now on. Errors: JournalError, OSError."""
@@ -353,6 +348,12 @@ def note_crossing(directory: Path, number: int, db: int, keys: Sequence[bytes]) 
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def forget_crossing(directory: Path, number: int) -> None:
+    """It has ended, and those of its keys that are not fine are in the journal."""
+    with suppress(OSError):  # then the next start copies them without need
+        (directory / f"{number}{CROSSING}").unlink()
 
 
 def crossings(directory: Path) -> set[Place]:

@@ -60,7 +60,10 @@ class Channel:
 async def _hear(channel: Channel, walk: Walk) -> None:
     while True:
         message = await channel.next()
-        walk.go(message["number"], message["shift"])
+        if message["is"] == "go":
+            walk.go(message["number"], message["shift"])
+        else:
+            walk.closed(message["number"])
 
 
 async def _journey(channel: Channel, journey: dict[str, Any]) -> dict[str, Any]:
@@ -97,7 +100,8 @@ async def _run(sock: socket.socket) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(channel.send_all)
         channel.tell(await _journey(channel, await channel.next()))
-        await channel.next()  # until the proxy hangs up
+        while True:
+            await channel.next()  # until the proxy hangs up
 
 
 def main() -> None:

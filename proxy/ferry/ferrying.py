@@ -283,13 +283,15 @@ class Ferrying:
 
     def _again(self, crossing: Crossing, keys: Iterable[bytes]) -> None:
         """These keys are copied in the lane, behind whatever was done to them. The journal has them before the file
-        of the crossing goes."""
+        of the crossing goes. The ferry removes that: a file system that is syncing makes whoever does so wait."""
         journal, repair = self._owner.journal, self._hub.repair
         for key in keys:
             place = crossing.db, key
             self._pages.add(crossing.page, place)
             journal.note_one(*place)
             repair.mark_unordered(place, AGAIN, lag=True)
-        journal.forget_crossing(crossing.number)
+        journal.commit()
+        if self._channel is not None:
+            self._channel.send({"is": "closed", "number": crossing.number})
         self._hub.beside -= 1
         self._pages.close(crossing.page)

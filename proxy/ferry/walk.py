@@ -19,7 +19,7 @@ from backfill.direct.pipe import Pipe
 from backfill.errors import BackfillError, ScanError
 from proxy import together
 from proxy.ferry.words import selection_of, text_of
-from proxy.journal import note_crossing
+from proxy.journal import forget_crossing, note_crossing
 from resp.encode import encode
 
 KEYS = 1000  # of a page, about; a crossing has not more: the proxy hears and judges so many in 0.2 ms
@@ -63,6 +63,10 @@ class Walk:
         """The proxy lets a crossing begin."""
         self._shift_ms = shift_ms
         self._leaves.pop(number).set()
+
+    def closed(self, number: int) -> None:
+        """The proxy has judged it, and has noted what is to be copied again."""
+        forget_crossing(self._journal, number)
 
     async def run(self) -> None:
         """All dbs. Errors: BackfillError."""

@@ -1,9 +1,11 @@
 """What the proxy and its ferry say to each other: a JSON document a line (see `proxy/front/channel.py`). Pure.
 
 proxy -> ferry: `journey` (the servers, what to copy, from where), `go` (a crossing may begin; `shift` in ms is added to
-deadlines). ferry -> proxy: `connected` (to these processes, to the mirror side with this id), `open` (the keys of a
-crossing, those of its page that are left to the lane, and where the scan goes on behind it), `close` (all is
-acknowledged but the keys that are left), `done`, `lost` (a server), `failed`.
+deadlines), `closed` (it is judged: its file may go).
+
+ferry -> proxy: `connected` (to these processes, to the mirror side with this id), `open` (the keys of a crossing, those
+of its page that are left to the lane, and where the scan goes on behind it), `close` (all is acknowledged but the keys
+that are left), `done`, `lost` (a server), `failed`.
 """
 
 from __future__ import annotations

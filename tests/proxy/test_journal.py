@@ -30,6 +30,7 @@ from proxy.journal import (
     JournalError,
     Sync,
     crossings,
+    forget_crossing,
     note_crossing,
     read_segment,
     unsettled,
@@ -156,7 +157,8 @@ def test_crossings_are_known_until_they_have_ended(journal: Journal, directory: 
     note_crossing(directory, 2, 15, [b"plain"])
     assert crossings(directory) == AWKWARD and unsettled(directory) == set()
     journal.note_one(0, KEYS[0])  # one that is not fine
-    journal.forget_crossing(1)
+    journal.commit()
+    forget_crossing(directory, 1)
     assert crossings(directory) == {(15, b"plain")} and unsettled(directory) == {(0, KEYS[0])}
 
 
