@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("crossfade")
 
-COMMAND = (sys.executable, "-m", "proxy.front")
+COMMAND = (sys.executable, "-P", "-m", "proxy.front")  # -P: nothing comes from wherever the proxy was started
 BACKOFF_SECONDS = (0.1, 0.5, 1.0, 2.0, 5.0)  # between the end of a front and its next start
 SHARED = frozenset({Route.READ, Route.WRITE, Route.BLOCKING})  # what may go down a trunk
 STEADY_SECONDS = 30.0  # a front that lived so long is started again at once
