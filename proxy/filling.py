@@ -1,9 +1,10 @@
 """The backfill through a running proxy: every key of the serving side is copied in the lane, under live traffic.
 
 Owns the walk over the keys. A found key is merely marked for a state copy; the copy itself is the repair's, which makes
-it exact (see DESIGN, "The one idea"). When the serving side has been walked through, the mirror side is: what it has
-and the serving side does not becomes dirty, so that it is deleted. Begins again when the whole order was lost meanwhile
-(SWAPDB, a barrier that failed); goes on from its checkpoint when it or the proxy was cut short (`progress.py`).
+it exact (see DESIGN, "The one idea"). Before the serving side is walked through, and behind it, the mirror side is:
+what it has and the serving side does not becomes dirty, so that it is deleted. Begins again when the whole order was
+lost meanwhile (SWAPDB, a barrier that failed); goes on from its checkpoint when it or the proxy was cut short
+(`progress.py`).
 
 A backfill of some keys only (a pattern, a type, a db, slots) never makes the phase leave `filling`.
 """
@@ -232,6 +233,8 @@ class Filling:
             sizes = {db: size for db, size in (await databases(client)).items() if plan.selection.has_db(db)}
             self.progress.total = sum(sizes.values())
             at = start
+            if not plan.partial and start == Position() and not proxy.hub.repair.frozen:
+                await self._extras(client)
             if self._may_ferry(sum(sizes.values())):
                 await self._ferry(plan, at, list(sizes))
                 at = replace(at, done=tuple(sizes))
@@ -365,8 +368,11 @@ class Filling:
             await trio.sleep(SETTLE_SECONDS)
 
     async def _extras(self, serving: Client) -> None:
-        """Keys that only the mirror side has: expired, evicted or deleted meanwhile, or there from the start."""
+        """Keys that only the mirror side has: expired, evicted or deleted meanwhile, or there from the start. Those are
+        looked for at the beginning, too: made anew on the serving side behind the scan, by a command that builds on
+        what is there (SADD), such a key is found by neither scan, and its effect is answered on both sides alike."""
         proxy = self._proxy
+        most = len(proxy.hub.repair.keys) + WINDOW
         try:
             async with Client.open(proxy.mirror.url.with_db(0)) as mirror:
                 for db in await databases(mirror):
@@ -377,7 +383,7 @@ class Filling:
                             self.progress.extra += 1
                             proxy.hub.repair.mark_unordered((db, key), "only on the mirror side", lag=True)
                         proxy.hub.flush()
-                        await proxy.hub.until(lambda: len(proxy.hub.repair.keys) < WINDOW)
+                        await proxy.hub.until(lambda: len(proxy.hub.repair.keys) < most)
         except (ConnectionLost, ScanError) as problem:
             raise type(problem)(f"looking for extra keys on the {proxy.mirror.name.value}: {problem.text}") from None
 
