@@ -180,7 +180,7 @@ class Journal:
         """Nobody copies anything here, and the keys of all crossings are noted, or fine."""
         self.commit()
         for path in self.directory.glob(f"*{CROSSING}"):
-            forget_crossing(self.directory, int(path.stem))
+            forget_crossing(self.directory, path.stem)
 
     def _take_over_crossings(self) -> None:
         """What a former proxy had under way is noted here from now on. Errors: JournalError, OSError."""
@@ -336,11 +336,12 @@ def _record(body: bytes) -> bytes:
     return RECORD.pack(len(body), zlib.crc32(body)) + body
 
 
-def note_crossing(directory: Path, number: int, db: int, keys: Sequence[bytes]) -> None:
+def note_crossing(directory: Path, name: str, db: int, keys: Sequence[bytes]) -> None:
     """These keys are about to be written on the mirror side, without a place in the order; called by the process that
-    does so. Errors: OSError."""
+    does so. `name` is nobody else's: not that of a process which has not noticed yet that its proxy was killed.
+    Errors: OSError."""
     body = b"".join([ENTRY.pack(db, len(key)) + key for key in keys])
-    path = directory / f"{number}{CROSSING}"
+    path = directory / f"{name}{CROSSING}"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with open(fd, "wb") as file:
@@ -350,10 +351,10 @@ def note_crossing(directory: Path, number: int, db: int, keys: Sequence[bytes]) 
         raise
 
 
-def forget_crossing(directory: Path, number: int) -> None:
+def forget_crossing(directory: Path, name: str) -> None:
     """It has ended, and those of its keys that are not fine are in the journal."""
     with suppress(OSError):  # then the next start copies them without need
-        (directory / f"{number}{CROSSING}").unlink()
+        (directory / f"{name}{CROSSING}").unlink()
 
 
 def crossings(directory: Path) -> set[Place]:

@@ -1,7 +1,7 @@
 """The ferry: a process of its own that copies small keys straight from server to server, beside the lane.
 
 A copy through the lane costs the proxy, which is one thread and has clients to serve, some 10 us a key. The ferry costs
-it next to nothing: it scans the serving side itself, and copies the keys in *crossings* of some hundred.
+it next to nothing: it scans the serving side itself, and copies the keys in *crossings* of up to a thousand.
 
 What it writes has no place in the order. So it opens a crossing before it reads the first key, and closes it when the
 mirror side has acknowledged the last; then the proxy judges (`crossings.py`). A key that nobody has written, and nobody

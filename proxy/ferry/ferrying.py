@@ -7,7 +7,6 @@ leave. What the two say to each other is in `words.py`.
 
 from __future__ import annotations
 
-import logging
 import os
 import socket
 import subprocess
@@ -31,7 +30,6 @@ if TYPE_CHECKING:
     from proxy.hub import Hub
     from proxy.server import Proxy
 
-log = logging.getLogger("crossfade")
 
 COMMAND = (sys.executable, "-P", "-m", "proxy.ferry")  # -P: nothing is imported from wherever the proxy was started
 TICK_SECONDS = 0.01

@@ -6,6 +6,7 @@ read in blocks so that the serving side is never held for more than a moment.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -66,7 +67,7 @@ class Walk:
 
     def closed(self, number: int) -> None:
         """The proxy has judged it, and has noted what is to be copied again."""
-        forget_crossing(self._journal, number)
+        forget_crossing(self._journal, _file(number))
 
     async def run(self) -> None:
         """All dbs. Errors: BackfillError."""
@@ -140,7 +141,7 @@ class Walk:
     def _note(self, number: int, db: int, keys: list[bytes]) -> None:
         """So that a start of the proxy knows of them, whatever becomes of both processes."""
         try:
-            note_crossing(self._journal, number, db, keys)
+            note_crossing(self._journal, _file(number), db, keys)
         except OSError as problem:
             raise BackfillError(f"its keys cannot be written to the journal: {problem.strerror}") from None
 
@@ -212,3 +213,8 @@ class Walk:
         if len(refused) == len(keys):
             raise BackfillError(f"the mirror side takes no payload: {replies[0]}")
         return refused
+
+
+def _file(number: int) -> str:
+    """The name of a crossing's file."""
+    return f"{os.getpid()}-{number}"

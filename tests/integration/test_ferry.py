@@ -273,7 +273,7 @@ def test_what_a_former_proxy_left_is_copied_again(server_pool: Pool, start_proxy
     proxy.backfill()
     ended(proxy)
     proxy.stop()
-    note_crossing(proxy.state_dir / "journal", 7, 0, [b"k:0", b"deleted"])
+    note_crossing(proxy.state_dir / "journal", "7", 0, [b"k:0", b"deleted"])
     b.client().mset({"k:0": "older", "deleted": "older"})
     proxy.start()
     until(lambda: not b.client().exists("deleted"), "the copies")

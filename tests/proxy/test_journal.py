@@ -153,18 +153,18 @@ def test_a_commit_is_one_write_to_the_operating_system(
 
 
 def test_crossings_are_known_until_they_have_ended(journal: Journal, directory: Path) -> None:
-    note_crossing(directory, 1, 0, KEYS)
-    note_crossing(directory, 2, 15, [b"plain"])
+    note_crossing(directory, "1", 0, KEYS)
+    note_crossing(directory, "2", 15, [b"plain"])
     assert crossings(directory) == AWKWARD and unsettled(directory) == set()
     journal.note_one(0, KEYS[0])  # one that is not fine
     journal.commit()
-    forget_crossing(directory, 1)
+    forget_crossing(directory, "1")
     assert crossings(directory) == {(15, b"plain")} and unsettled(directory) == {(0, KEYS[0])}
 
 
 def test_crossings_of_a_former_proxy_are_noted_again(journal: Journal, directory: Path) -> None:
     """Also after a stop that was clean: they are marked from now on, which only the journal makes durable."""
-    note_crossing(directory, 1, 0, KEYS)
+    note_crossing(directory, "1", 0, KEYS)
     journal.close()
     again = Journal(directory)
     again.open(settled=True)
@@ -176,7 +176,7 @@ def test_a_crossing_that_cannot_be_written_leaves_nothing(journal: Journal, dire
     path = directory / "1.crossing"
     path.symlink_to("/dev/full")
     with pytest.raises(OSError, match="No space"):
-        note_crossing(directory, 1, 0, KEYS)
+        note_crossing(directory, "1", 0, KEYS)
     assert not path.is_symlink()
 
 
